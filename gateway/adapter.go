@@ -1,0 +1,125 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// Quality tells how far a sample can be trusted.
+type Quality uint8
+
+// Good samples are reported; Uncertain ones (implausible, unlabelled) only
+// where the point says so; Bad ones hold no value.
+const (
+	Bad Quality = iota
+	Uncertain
+	Good
+)
+
+// String is the quality's name in logs and on the page.
+func (q Quality) String() string { return [...]string{"bad", "uncertain", "good"}[q] }
+
+// Sample is what the field said about a point at a time.
+type Sample struct {
+	Point   *Point
+	Time    time.Time
+	Value   Value // in engineering units
+	Quality Quality
+	Reason  string // why it is not good: "no answer within 500ms", "invalid"
+}
+
+// Env is what an adapter gets from its surroundings.
+type Env struct {
+	Log   *slog.Logger // with the bus's name
+	State State
+}
+
+// State keeps small facts that an adapter learnt across restarts; it may be nil.
+type State interface {
+	Get(bucket, key string) ([]byte, error)
+	Put(bucket, key string, value []byte) error
+}
+
+// NewAdapter makes the adapter of one bus and the devices on it.
+type NewAdapter func(Env, *Bus, []*Device) (Adapter, error)
+
+// Adapter speaks one field protocol on one bus. It outlives its sessions and
+// keeps what the next one can use.
+type Adapter interface {
+	// Open connects. It returns when the bus can be used, or with the reason
+	// why not; it never tries again by itself.
+	Open(ctx context.Context) (Session, error)
+}
+
+// Session is one connection to a bus: alive by existing, or gone. All its
+// methods are called by one goroutine, Close also while another runs.
+type Session interface {
+	// Plan divides the points into groups, one request each. It leaves none
+	// out and sends nothing.
+	Plan(points []*Point) [][]*Point
+	// Read asks for one group and gives a sample for each of its points. What
+	// is wrong with one point or one unit (silence, an exception) is in the
+	// samples; an error means that the connection is lost. The samples are
+	// valid until the next Read. Ends soon when ctx does.
+	Read(ctx context.Context, group []*Point) ([]Sample, error)
+	// Write writes one value, in engineering units, once: no retries. A
+	// *WriteError says that the device or the point refused; any other error
+	// means that the connection is lost and the outcome unknown.
+	Write(ctx context.Context, point *Point, value Value) error
+	Close() error
+}
+
+// WriteError says that a value was not written, while the connection is fine.
+type WriteError struct {
+	Err     error
+	Unknown bool // the request went out, but no answer came
+}
+
+// Error is the reason.
+func (e *WriteError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the reason.
+func (e *WriteError) Unwrap() error { return e.Err }
+
+// Uplink hands records of one username to the cloud.
+type Uplink interface {
+	// Publish sends the records in order, waits until each is confirmed and
+	// tells how many were, counted from the first. While there is no
+	// connection it waits. A *Refusal is about the first record that was not
+	// confirmed; after any other error all of those may be sent again.
+	Publish(ctx context.Context, records []Record) (int, error)
+}
+
+// ErrTooFast is the cloud's word that a record was not stored because it came
+// too soon after the one before.
+var ErrTooFast = errors.New("the cloud ignores reports that come too fast")
+
+// Refusal says that the cloud read a record and will not store it.
+type Refusal struct {
+	Code   int
+	Reason string
+}
+
+// Error is the cloud's reason.
+func (r *Refusal) Error() string { return "refused by the cloud: " + r.Reason }
+
+// Severity of a Finding.
+type Severity string
+
+// A site with an error does not run; a warning is said and left.
+const (
+	Error   Severity = "error"
+	Warning Severity = "warning"
+)
+
+// Finding is something wrong in a site. Path leads to it in the resolved
+// model, with names for list entries: buses.rs485-1.line,
+// devices.em-press3.points.power.at, devices.em-press3.unit.
+type Finding struct {
+	Path       string
+	Severity   Severity
+	Text       string
+	Suggestion string // "did you mean …" or what to write instead; may be empty
+}

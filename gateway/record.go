@@ -1,0 +1,214 @@
+package gateway
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"time"
+)
+
+// RecordKind tells what a record holds.
+type RecordKind uint8
+
+// The kinds of records.
+const (
+	ReportRecord RecordKind = iota + 1
+)
+
+// Attribute is one value under its name in the cloud.
+type Attribute struct {
+	Name  string
+	Value Value
+}
+
+// Record is what the buffer stores: a domain message of one cloud device,
+// never a finished payload.
+type Record struct {
+	Kind   RecordKind
+	Time   time.Time   // when the field said it, to the millisecond
+	Values []Attribute // of a report; each name once
+}
+
+// recordFormat is the first byte of a stored record.
+const recordFormat = 1
+
+// AppendRecord appends the stored form of r to dst.
+func AppendRecord(dst []byte, r *Record) []byte {
+	dst = append(dst, recordFormat, byte(r.Kind))
+	dst = binary.AppendVarint(dst, r.Time.UnixMilli())
+	dst = binary.AppendUvarint(dst, uint64(len(r.Values)))
+	for i := range r.Values {
+		dst = appendString(dst, r.Values[i].Name)
+		dst = appendValue(dst, r.Values[i].Value)
+	}
+	return dst
+}
+
+func appendString(dst []byte, s string) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+func appendValue(dst []byte, v Value) []byte {
+	dst = append(dst, byte(v.kind))
+	switch v.kind {
+	case Text, Blob:
+		return appendString(dst, v.text)
+	case List:
+		dst = binary.AppendUvarint(dst, uint64(len(v.List())))
+		for _, x := range v.List() {
+			dst = appendValue(dst, x)
+		}
+		return dst
+	case Signed, Moment:
+		return binary.AppendVarint(dst, int64(v.bits))
+	case Single:
+		return binary.BigEndian.AppendUint32(dst, math.Float32bits(float32(v.Float())))
+	case Double:
+		return binary.BigEndian.AppendUint64(dst, v.bits)
+	}
+	return binary.AppendUvarint(dst, v.bits)
+}
+
+// ParseRecord reads the stored form of a record.
+func ParseRecord(data []byte) (Record, error) {
+	p := recordReader{rest: data}
+	if format := p.byte(); p.err == nil && format != recordFormat {
+		return Record{}, fmt.Errorf("record of format %d, this program knows %d", format, recordFormat)
+	}
+	r := Record{Kind: RecordKind(p.byte())}
+	if p.err == nil && r.Kind != ReportRecord {
+		return Record{}, fmt.Errorf("record of unknown kind %d", r.Kind)
+	}
+	r.Time = time.UnixMilli(p.varint())
+	n := p.count()
+	r.Values = make([]Attribute, 0, n)
+	for range n {
+		r.Values = append(r.Values, Attribute{Name: p.string(), Value: p.value(0)})
+	}
+	if p.err == nil && len(p.rest) > 0 {
+		p.err = fmt.Errorf("%d bytes behind the end", len(p.rest))
+	}
+	if p.err != nil {
+		return Record{}, fmt.Errorf("damaged record: %w", p.err)
+	}
+	return r, nil
+}
+
+// recordReader reads a record from the front; after an error it gives zeros.
+type recordReader struct {
+	rest []byte
+	err  error
+}
+
+// deepest is how far lists may be nested in a record.
+const deepest = 4
+
+func (p *recordReader) fail(format string, args ...any) {
+	if p.err == nil {
+		p.err = fmt.Errorf(format, args...)
+	}
+	p.rest = nil
+}
+
+func (p *recordReader) take(n uint64) []byte {
+	if p.err != nil || n > uint64(len(p.rest)) {
+		p.fail("ends early")
+		return nil
+	}
+	taken := p.rest[:n]
+	p.rest = p.rest[n:]
+	return taken
+}
+
+func (p *recordReader) byte() byte {
+	if b := p.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (p *recordReader) varint() int64 {
+	v, n := binary.Varint(p.rest)
+	if n <= 0 {
+		p.fail("ends early")
+		return 0
+	}
+	p.rest = p.rest[n:]
+	return v
+}
+
+func (p *recordReader) uvarint() uint64 {
+	v, n := binary.Uvarint(p.rest)
+	if n <= 0 {
+		p.fail("ends early")
+		return 0
+	}
+	p.rest = p.rest[n:]
+	return v
+}
+
+// count reads a number of things that take at least a byte each.
+func (p *recordReader) count() int {
+	n := p.uvarint()
+	if n > uint64(len(p.rest)) {
+		p.fail("%d entries in %d bytes", n, len(p.rest))
+		return 0
+	}
+	return int(n)
+}
+
+func (p *recordReader) string() string { return string(p.take(p.uvarint())) }
+
+func (p *recordReader) value(depth int) Value {
+	v := Value{kind: Kind(p.byte())}
+	switch v.kind {
+	case Text, Blob:
+		v.text = p.string()
+	case List:
+		if depth == deepest {
+			p.fail("lists nested too deep")
+			return v
+		}
+		list := make([]Value, p.count())
+		for i := range list {
+			list[i] = p.value(depth + 1)
+		}
+		v.list = &list
+	case Signed, Moment:
+		v.bits = uint64(p.varint())
+	case Single:
+		if b := p.take(4); b != nil {
+			v.bits = math.Float64bits(float64(math.Float32frombits(binary.BigEndian.Uint32(b))))
+		}
+	case Double:
+		if b := p.take(8); b != nil {
+			v.bits = binary.BigEndian.Uint64(b)
+		}
+	case None, Boolean, Unsigned:
+		v.bits = p.uvarint()
+	default:
+		p.fail("value of unknown kind %d", v.kind)
+	}
+	return v
+}
+
+// merge makes one report of several of the same cloud device, in order: the
+// newest value wins, and the time is the newest one's.
+func merge(records []Record) Record {
+	if len(records) == 1 {
+		return records[0]
+	}
+	merged := Record{Kind: ReportRecord, Time: records[len(records)-1].Time}
+	at := make(map[string]int)
+	for _, r := range records {
+		for _, a := range r.Values {
+			if i, ok := at[a.Name]; ok {
+				merged.Values[i] = a
+				continue
+			}
+			at[a.Name] = len(merged.Values)
+			merged.Values = append(merged.Values, a)
+		}
+	}
+	return merged
+}

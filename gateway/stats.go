@@ -1,0 +1,15 @@
+package gateway
+
+import "sync/atomic"
+
+// Stats counts what a Gateway did since its start.
+type Stats struct {
+	Requests    atomic.Int64 // to the field
+	Samples     atomic.Int64
+	Overruns    atomic.Int64 // polls that were skipped because the bus was late
+	Reports     atomic.Int64 // put into the buffer
+	Confirmed   atomic.Int64 // messages that the cloud confirmed
+	Merged      atomic.Int64 // reports that went out within the message of a later one
+	TooFast     atomic.Int64 // messages that the cloud ignored as too fast
+	Quarantined atomic.Int64
+}
