@@ -1,0 +1,348 @@
+package buffer
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sync"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+const (
+	readAhead = 256     // records read from disk at least, so that a consumer of single records doesn't search each time
+	readBytes = 1 << 20 // bytes of a lane's head on disk that are held in memory, but for the last record
+)
+
+// lane is a position and a filter: its records are those in the shared segments that carry its id and come after the position.
+type lane struct {
+	name    string
+	id      uint32
+	ready   chan struct{}
+	reading sync.Mutex // one Peek or Ack at a time
+
+	acked  uint64 // everything up to here is done
+	dirty  bool   // acked covers records on disk and is itself not on disk
+	saved  bool   // the lane is known on disk
+	disk   int    // unacknowledged records on disk
+	shares []*share
+	head   []Record   // the oldest of the records on disk, without a gap
+	mem    []*pending // records not on disk, oldest first
+}
+
+// share is what a lane has in a segment.
+type share struct {
+	seg   *segment
+	live  int  // unacknowledged records
+	attrs bool // some of them may be attributes
+}
+
+// lane returns the lane of that name, new if need be. It becomes known on disk with its first record.
+func (b *Buffer) lane(name string) *lane {
+	l := b.lanes[name]
+	if l == nil {
+		l = b.addLane(name, b.nextLane)
+	}
+	return l
+}
+
+func (b *Buffer) addLane(name string, id uint32) *lane {
+	l := &lane{name: name, id: id, ready: make(chan struct{}, 1)}
+	b.lanes[name] = l
+	b.byID[id] = l
+	b.nextLane = max(b.nextLane, id+1)
+	return l
+}
+
+func (b *Buffer) find(name string) *lane {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lanes[name]
+}
+
+// Ready signals when something may be waiting in the lane: after an Append that Peek can see, after the commit of an event, and
+// after Open if the lane isn't empty. A consumer calls Peek until nothing comes, then waits.
+func (b *Buffer) Ready(name string) <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lane(name).ready
+}
+
+// Len is the number of records in the lane that are not acknowledged, events on their way to the disk included.
+func (b *Buffer) Len(name string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l := b.lanes[name]; l != nil {
+		return l.disk + len(l.mem)
+	}
+	return 0
+}
+
+// Peek returns up to limit of the oldest records of the lane, and about 1 MB of those on disk. It removes nothing. It ends in front of an
+// event that is not yet on disk, since an Ack beyond that event would confirm it unseen. Damaged records are left out and counted.
+func (b *Buffer) Peek(name string, limit int) ([]Record, error) {
+	l := b.find(name)
+	if l == nil || limit <= 0 {
+		return nil, nil
+	}
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	b.layout.RLock()
+	defer b.layout.RUnlock()
+	if err := b.fillHead(l, limit); err != nil {
+		return nil, fmt.Errorf("read lane %s of buffer %s: %w", name, b.path, err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return l.visible(limit), nil
+}
+
+// visible merges the head on disk with what is in memory.
+func (l *lane) visible(limit int) []Record {
+	out := make([]Record, 0, min(limit, len(l.head)+len(l.mem)))
+	head := l.head
+	for _, p := range l.mem {
+		for len(head) > 0 && head[0].Seq < p.seq && len(out) < limit {
+			out, head = append(out, head[0]), head[1:]
+		}
+		older := len(head) == 0 && l.disk > len(l.head) // on disk, and not read
+		if older || p.class == Event || len(out) == limit {
+			return out
+		}
+		out = append(out, p.record())
+	}
+	return append(out, head[:min(len(head), limit-len(out))]...)
+}
+
+// fillHead reads on from the disk if the head is shorter than wanted.
+func (b *Buffer) fillHead(l *lane, limit int) error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return errClosed
+	}
+	budget := readBytes
+	for _, r := range l.head {
+		budget -= len(r.Data)
+	}
+	if len(l.head) >= limit || l.disk <= len(l.head) || len(l.head) > 0 && budget <= 0 {
+		b.mu.Unlock()
+		return nil
+	}
+	from := l.acked
+	if n := len(l.head); n > 0 {
+		from = l.head[n-1].Seq
+	}
+	var ids []uint64
+	for _, s := range l.shares {
+		if s.seg.id >= from>>segmentBits {
+			ids = append(ids, s.seg.id)
+		}
+	}
+	want := max(limit-len(l.head), readAhead)
+	b.mu.Unlock()
+
+	chunk, ended, err := b.read(l.id, ids, from, want, budget)
+	if err != nil {
+		return err
+	}
+
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	head := append(make([]Record, 0, len(l.head)+len(chunk)), l.head...)
+	for _, r := range chunk {
+		if !l.holds(r.Seq) { // else its commit is not finished
+			head = append(head, r)
+		}
+	}
+	l.head = head
+	if lost := l.disk - len(l.head); ended && lost > 0 {
+		l.recount()
+		b.corrupt(l, lost)
+	}
+	return nil
+}
+
+// read copies the lane's records after a sequence number out of the given segments; ended means that there are no more.
+func (b *Buffer) read(id uint32, segs []uint64, from uint64, want, budget int) (chunk []Record, ended bool, err error) {
+	err = b.db.View(func(tx *bolt.Tx) error {
+		all := tx.Bucket(segmentsBucket)
+		for _, seg := range segs {
+			bucket := all.Bucket(key(seg))
+			if bucket == nil {
+				continue
+			}
+			c := bucket.Cursor()
+			for k, v := c.Seek(key(from + 1)); k != nil; k, v = c.Next() {
+				if len(v) < headerSize || laneOf(v) != id || !intact(k, v) {
+					continue
+				}
+				if len(chunk) >= want || budget <= 0 {
+					return nil
+				}
+				chunk = append(chunk, decode(k, v))
+				budget -= len(v)
+			}
+		}
+		ended = true
+		return nil
+	})
+	return chunk, ended, err
+}
+
+// recount makes the account of the lane say what was found, once all of it is in the head.
+func (l *lane) recount() {
+	for _, s := range l.shares {
+		s.seg.live -= s.live
+		s.live = 0
+	}
+	for _, r := range l.head {
+		s := l.shareOf(r.Seq)
+		s.live++
+		s.seg.live++
+	}
+	l.disk = len(l.head)
+	l.shares = slices.DeleteFunc(l.shares, func(s *share) bool { return s.live == 0 })
+}
+
+// shareOf returns the share that holds a record on disk: the first whose segment doesn't end before it.
+func (l *lane) shareOf(seq uint64) *share {
+	i, _ := slices.BinarySearchFunc(l.shares, seq>>segmentBits, func(s *share, id uint64) int { return cmp.Compare(s.seg.id, id) })
+	return l.shares[i]
+}
+
+// holds tells whether a record of the lane is in memory.
+func (l *lane) holds(seq uint64) bool { return contains(l.mem, seq) }
+
+func (l *lane) remove(seq uint64) {
+	if i, ok := position(l.mem, seq); ok {
+		l.mem = slices.Delete(l.mem, i, i+1)
+	}
+}
+
+// headUpTo is how many records of the head have a number up to seq.
+func (l *lane) headUpTo(seq uint64) int {
+	i, _ := slices.BinarySearchFunc(l.head, seq+1, func(r Record, seq uint64) int { return cmp.Compare(r.Seq, seq) })
+	return i
+}
+
+// Ack says that all records of the lane up to a sequence number are done. One that is not on disk is never written. The position
+// is on disk with the next commit, at the latest after Options.Flush or 1,000 acknowledged records.
+func (b *Buffer) Ack(name string, upTo uint64) {
+	l := b.find(name)
+	if l == nil {
+		return
+	}
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	b.layout.RLock()
+	defer b.layout.RUnlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	upTo = min(upTo, b.next-1)
+	if upTo <= l.acked {
+		return
+	}
+	n := l.headUpTo(upTo)
+	if n == len(l.head) && l.disk > n && (n == 0 || upTo > l.head[n-1].Seq) {
+		n = b.countOnDisk(l, upTo)
+	}
+	changed := b.ackDisk(l, n, upTo)
+	l.head = l.head[l.headUpTo(upTo):]
+	changed = b.ackMemory(l, upTo) || changed
+	l.acked = upTo
+	if changed {
+		b.markDirty(l)
+	}
+}
+
+// countOnDisk counts the lane's records up to a number beyond the head. It is called with mu, and lets go of it while it reads.
+func (b *Buffer) countOnDisk(l *lane, upTo uint64) int {
+	n, from := 0, l.acked
+	for _, s := range l.shares {
+		if s.seg.id >= (upTo+1)>>segmentBits {
+			b.mu.Unlock()
+			seqs := b.seqs(l.id, s.seg.id, from, upTo)
+			b.mu.Lock()
+			for _, seq := range seqs {
+				if !l.holds(seq) {
+					n++
+				}
+			}
+			break
+		}
+		n += s.live
+	}
+	return n
+}
+
+// seqs lists the lane's intact records of a segment in (from, upTo]. On an error the list is short: Ack puts that right when the
+// lane leaves the segment.
+func (b *Buffer) seqs(id uint32, seg, from, upTo uint64) (out []uint64) {
+	_ = b.db.View(func(tx *bolt.Tx) error {
+		bucket := tx.Bucket(segmentsBucket).Bucket(key(seg))
+		if bucket == nil {
+			return nil
+		}
+		c := bucket.Cursor()
+		for k, v := c.Seek(key(from + 1)); k != nil && seqOf(k) <= upTo; k, v = c.Next() {
+			if intact(k, v) && laneOf(v) == id {
+				out = append(out, seqOf(k))
+			}
+		}
+		return nil
+	})
+	return out
+}
+
+// ackDisk takes n records off the lane's account of the disk. Segments that the position leaves behind are settled whatever n says:
+// a difference means damaged records.
+func (b *Buffer) ackDisk(l *lane, n int, upTo uint64) bool {
+	whole := 0
+	for len(l.shares) > 0 && l.shares[0].seg.id < (upTo+1)>>segmentBits {
+		s := l.shares[0]
+		whole += s.live
+		s.seg.live -= s.live
+		l.shares = l.shares[1:]
+	}
+	rest := n - whole
+	switch {
+	case rest > 0 && len(l.shares) > 0:
+		s := l.shares[0]
+		rest = min(rest, s.live)
+		s.live -= rest
+		s.seg.live -= rest
+		if s.live == 0 {
+			l.shares = l.shares[1:]
+		}
+	case rest < 0:
+		b.corrupt(l, -rest)
+		rest = 0
+	default:
+		rest = 0
+	}
+	l.disk -= whole + rest
+	n = min(n, whole+rest)
+	b.count.Acked += uint64(n)
+	b.unsaved += n
+	return whole+rest > 0
+}
+
+// ackMemory drops the acknowledged records that are not on disk. It tells whether one of them may get there by the commit under way.
+func (b *Buffer) ackMemory(l *lane, upTo uint64) bool {
+	n, frozen := 0, false
+	for n < len(l.mem) && l.mem[n].seq <= upTo {
+		if p := l.mem[n]; p.frozen {
+			frozen = true
+		} else {
+			b.forget(p)
+		}
+		n++
+	}
+	l.mem = slices.Delete(l.mem, 0, n)
+	b.count.Acked += uint64(n)
+	return frozen
+}
+
+func seqOf(key []byte) uint64 { return binary.BigEndian.Uint64(key) }

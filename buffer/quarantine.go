@@ -1,0 +1,197 @@
+package buffer
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// ErrNotFound tells that a record is not in the lane: acknowledged, dropped, or never there.
+var ErrNotFound = errors.New("no such record")
+
+// Quarantined is a record that was taken out of its lane.
+type Quarantined struct {
+	Lane   string
+	Reason string
+	Record
+}
+
+// Quarantine takes one record out of its lane and keeps it aside with the reason; both are on disk at return. ErrNotFound if the
+// lane doesn't hold it. Quarantined records take at most an eighth of Options.MaxSize: the oldest make room for a new one.
+func (b *Buffer) Quarantine(name string, seq uint64, reason string) error {
+	if err := b.setAside(name, seq, reason); err != nil {
+		return fmt.Errorf("quarantine record %d of lane %s in buffer %s: %w", seq, name, b.path, err)
+	}
+	return nil
+}
+
+// Quarantined lists what is in quarantine, oldest first. Damaged records are left out.
+func (b *Buffer) Quarantined() ([]Quarantined, error) {
+	var out []Quarantined
+	err := b.db.View(func(tx *bolt.Tx) error {
+		return tx.Bucket(quarantineBucket).ForEach(func(k, v []byte) error {
+			if q, ok := decodeQuarantined(k, v); ok {
+				out = append(out, q)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list quarantine of buffer %s: %w", b.path, err)
+	}
+	return out, nil
+}
+
+func (b *Buffer) setAside(name string, seq uint64, reason string) error {
+	l := b.find(name)
+	if l == nil {
+		return ErrNotFound
+	}
+	if b.isPending(l, seq) {
+		if err := b.Sync(context.Background()); err != nil {
+			return err
+		}
+	}
+	b.writer.Lock()
+	defer b.writer.Unlock()
+	for {
+		err := b.moveAside(l, seq, reason)
+		if !errors.Is(err, berrors.ErrMaxSizeReached) {
+			return err
+		}
+		if freed, dropErr := b.makeRoom(&work{}); dropErr != nil {
+			return dropErr
+		} else if !freed {
+			return err
+		}
+	}
+}
+
+func (b *Buffer) isPending(l *lane, seq uint64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return l.holds(seq)
+}
+
+// moveAside moves a record that is on disk, while no lane reads.
+func (b *Buffer) moveAside(l *lane, seq uint64, reason string) error {
+	b.layout.Lock()
+	defer b.layout.Unlock()
+	b.mu.Lock()
+	closed, s := b.closed, l.holder(seq)
+	b.mu.Unlock()
+	switch {
+	case closed:
+		return errClosed
+	case s == nil:
+		return ErrNotFound
+	}
+	a := &aside{lane: l, seg: s.seg.id, seq: seq, reason: reason, limit: b.opt.MaxSize / 8, before: b.quarantine}
+	if err := b.update(a.apply); err != nil {
+		return err
+	}
+	b.quarantine = a.after
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l.tookAside(s, seq)
+	b.count.Quarantined++
+	b.count.Evicted += uint64(a.evicted)
+	return nil
+}
+
+// holder is the share that may hold an unacknowledged record on disk, or nil.
+func (l *lane) holder(seq uint64) *share {
+	if seq <= l.acked || len(l.shares) == 0 || seq>>segmentBits > l.shares[len(l.shares)-1].seg.id {
+		return nil
+	}
+	return l.shareOf(seq)
+}
+
+// tookAside takes a record off the account of its lane and segment.
+func (l *lane) tookAside(s *share, seq uint64) {
+	s.seg.total--
+	s.seg.live--
+	s.live--
+	l.disk--
+	if n := l.headUpTo(seq); n > 0 && l.head[n-1].Seq == seq {
+		l.head = append(l.head[:n-1:n-1], l.head[n:]...)
+	}
+}
+
+// aside is the move of one record into quarantine.
+type aside struct {
+	lane    *lane
+	seg     uint64
+	seq     uint64
+	reason  string
+	limit   int64
+	before  int64 // bytes in quarantine
+	after   int64
+	evicted int
+}
+
+func (a *aside) apply(tx *bolt.Tx) error {
+	k := key(a.seq)
+	seg := tx.Bucket(segmentsBucket).Bucket(key(a.seg))
+	if seg == nil {
+		return ErrNotFound
+	}
+	v := seg.Get(k)
+	if v == nil || !intact(k, v) || laneOf(v) != a.lane.id {
+		return ErrNotFound
+	}
+	value := append(appendText(appendText(nil, a.lane.name), a.reason), v...)
+	quarantine := tx.Bucket(quarantineBucket)
+	if err := a.evict(quarantine, int64(len(value))); err != nil {
+		return err
+	}
+	if err := seg.Delete(k); err != nil {
+		return err
+	}
+	return quarantine.Put(k, value)
+}
+
+// evict deletes the oldest until a new one of that size fits.
+func (a *aside) evict(quarantine *bolt.Bucket, size int64) error {
+	a.after, a.evicted = a.before+size, 0
+	var old [][]byte
+	c := quarantine.Cursor()
+	for k, v := c.First(); k != nil && a.after > a.limit; k, v = c.Next() {
+		a.after -= int64(len(v))
+		old = append(old, k)
+	}
+	for _, k := range old {
+		if err := quarantine.Delete(k); err != nil {
+			return err
+		}
+	}
+	a.evicted = len(old)
+	return nil
+}
+
+func appendText(value []byte, text string) []byte {
+	return append(binary.AppendUvarint(value, uint64(len(text))), text...)
+}
+
+func takeText(value []byte) (text string, rest []byte, ok bool) {
+	n, used := binary.Uvarint(value)
+	if used <= 0 || n > uint64(len(value)-used) {
+		return "", nil, false
+	}
+	return string(value[used : used+int(n)]), value[used+int(n):], true
+}
+
+func decodeQuarantined(k, v []byte) (q Quarantined, ok bool) {
+	if q.Lane, v, ok = takeText(v); !ok {
+		return q, false
+	}
+	if q.Reason, v, ok = takeText(v); !ok || !intact(k, v) {
+		return q, false
+	}
+	q.Record = decode(k, v)
+	return q, true
+}
