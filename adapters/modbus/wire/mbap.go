@@ -1,0 +1,95 @@
+package wire
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const mbapHeader = 7 // transaction, protocol, length, unit
+
+// exchangeMBAP sends a request and waits for the frame with its transaction id. Others are answers to requests given up.
+func (c *Client) exchangeMBAP(ctx context.Context, r Request) ([]byte, error) {
+	if err := c.begin(); err != nil {
+		return nil, err
+	}
+	c.tid++
+	c.out = appendMBAP(c.out[:0], c.tid, r.Unit, r.PDU)
+	if err := c.send(ctx, c.out, time.Now().Add(r.Timeout)); err != nil {
+		return nil, err
+	}
+	limit := time.Now().Add(r.Timeout)
+	for {
+		frame, err := splitMBAP(c.got[c.used:])
+		if err != nil {
+			return nil, c.fail(true, err)
+		}
+		c.used += len(frame)
+		if frame != nil && binary.BigEndian.Uint16(frame) == c.tid {
+			return acceptMBAP(frame, r)
+		}
+		if frame != nil {
+			continue
+		}
+		if c.noise > maxNoise {
+			return nil, c.fail(true, fmt.Errorf("out of step: %d bytes of other answers", c.noise))
+		}
+		if ok, err := c.more(ctx, limit); err != nil {
+			return nil, err
+		} else if !ok {
+			return nil, c.unansweredMBAP(r)
+		}
+	}
+}
+
+// acceptMBAP checks the frame of the right transaction. No other one will come, so a wrong one needs no more waiting.
+func acceptMBAP(frame []byte, r Request) ([]byte, error) {
+	pdu := frame[mbapHeader:]
+	h := headOf(r.PDU)
+	switch {
+	case frame[6] != r.Unit:
+		return nil, &FrameError{r.Unit, fmt.Sprintf("answer of unit %d", frame[6])}
+	case !h.answers(pdu):
+		return nil, &FrameError{r.Unit, mismatch(r.PDU, pdu)}
+	}
+	if e, ok := exceptionOf(pdu); ok {
+		return nil, e
+	}
+	return pdu, nil
+}
+
+// unansweredMBAP is the error at the timeout. Half a frame means that the stream can't be trusted: the other half would be
+// read as the beginning of the next answer.
+func (c *Client) unansweredMBAP(r Request) error {
+	if n := len(c.got) - c.used; n > 0 {
+		return c.fail(true, fmt.Errorf("out of step: %d bytes of an answer at the timeout of %v", n, r.Timeout))
+	}
+	return timeoutOf(r)
+}
+
+func appendMBAP(dst []byte, tid uint16, unit byte, pdu []byte) []byte {
+	dst = binary.BigEndian.AppendUint16(dst, tid)
+	dst = append(dst, 0, 0)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(pdu)+1))
+	dst = append(dst, unit)
+	return append(dst, pdu...)
+}
+
+var errOutOfStep = errors.New("out of step")
+
+// splitMBAP takes the first frame off b; nil is not complete yet.
+func splitMBAP(b []byte) ([]byte, error) {
+	if len(b) < 6 {
+		return nil, nil
+	}
+	protocol, length := word(b[2:]), word(b[4:])
+	if protocol != 0 || length < 2 || length > maxPDU+1 {
+		return nil, fmt.Errorf("%w: protocol %d and length %d in a header", errOutOfStep, protocol, length)
+	}
+	if len(b) < 6+length {
+		return nil, nil
+	}
+	return b[:6+length], nil
+}
