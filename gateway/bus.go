@@ -206,11 +206,10 @@ type watch struct {
 
 // deviceWatch is what was last said about a device, and what this cycle saw.
 type deviceWatch struct {
-	said      string
-	since     time.Time
-	bad       map[*Point]string // with the reason
-	seen      map[*Point]bool
-	refreshed bool
+	said  string
+	since time.Time
+	bad   map[*Point]string // with the reason
+	seen  map[*Point]bool
 }
 
 // lost notes that the connection of the bus is gone.

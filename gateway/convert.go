@@ -316,6 +316,9 @@ func (c *Conversion) Raw(eng Value, exponent int) (Value, error) {
 	case math.IsNaN(v) || math.IsInf(v, 0):
 		return Value{}, fmt.Errorf("%s is not a number that can be written", eng)
 	case c.single:
+		if math.IsInf(float64(float32(v)), 0) {
+			return Value{}, fmt.Errorf("%s is too large for %s", eng, c.def.Type)
+		}
 		return Float32Value(float32(v)), nil
 	case c.float:
 		return FloatValue(v), nil

@@ -196,8 +196,11 @@ type Site struct {
 // SecretPlace is where a secret belongs in the model, and where its reference
 // stands in a file.
 type SecretPlace struct {
-	Secret       *Secret
-	File         string
-	Line, Column int
-	Source       string // the line
+	Secret    *Secret
+	Reference Secret // as it is written
+	File      string
+	Line      int
+	Column    int // of the reference
+	EndColumn int // behind it
+	Source    string
 }

@@ -62,7 +62,7 @@ type Profile struct {
 // Unlock is written once per bus slot before a write of a point with needs: unlock.
 type Unlock struct {
 	// Points and their values: { password: secret:drive }.
-	Write map[string]Secret `yaml:"write"`
+	Write map[string]*Secret `yaml:"write"`
 }
 
 // Computed is a value worked out from points.

@@ -39,7 +39,7 @@ func ParseDuration(text string) (time.Duration, error) {
 	switch {
 	case err == nil && unit == "":
 		return 0, fmt.Errorf("duration %q has no unit: write %sms, %ss or %sm", text, number, number, number)
-	case unit == "min":
+	case strings.TrimSpace(unit) == "min" && err == nil:
 		return 0, fmt.Errorf("duration %q: minutes are written %sm", text, number)
 	case err != nil || !ok || value < 0 || value*float64(factor) > math.MaxInt64/4:
 		return 0, fmt.Errorf("duration %q is not a number with a unit such as 300ms, 5s, 4m, 2h or 30d", text)

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"strings"
 	"time"
 )
@@ -167,6 +168,15 @@ type BusLogin struct {
 	Cert string `yaml:"cert"`
 	// Private key (PEM) of the user certificate.
 	Key Secret `yaml:"key"`
+}
+
+// UnmarshalText reads anonymous.
+func (l *BusLogin) UnmarshalText(text []byte) error {
+	if string(text) != "anonymous" {
+		return fmt.Errorf("login is anonymous, { user, password } or { cert, key }, not %q", text)
+	}
+	*l = BusLogin{}
+	return nil
 }
 
 // Offline says when a silent unit counts as offline.

@@ -1,0 +1,117 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"sluice/buffer"
+)
+
+// Config is what a Gateway is made of.
+type Config struct {
+	Site     *Site
+	Log      *slog.Logger
+	Buffer   *buffer.Buffer
+	Adapters map[string]NewAdapter // by protocol, see Bus.Protocol
+	Uplinks  map[string]Uplink     // by username
+	// OnReport, if set, sees each report just before the buffer takes it; it is
+	// called from the bus goroutines and must return at once.
+	OnReport func(user string, r Record)
+}
+
+// Gateway polls the buses of a site and publishes what changes.
+type Gateway struct {
+	config Config
+	buses  []*busLoop
+	lanes  []*lane
+	Stats  Stats
+}
+
+// New makes the adapters of all buses; nothing is opened yet.
+func New(c Config) (*Gateway, error) {
+	g := &Gateway{config: c}
+	for user, uplink := range c.Uplinks {
+		g.lanes = append(g.lanes, &lane{
+			name: user, uplink: uplink, buffer: c.Buffer, stats: &g.Stats, log: c.Log.With("user", user),
+			pace: pace{interval: c.Site.Cloud.MinInterval}, backlog: c.Site.Cloud.BacklogInterval,
+		})
+	}
+	for i, bus := range c.Site.Buses {
+		devices := c.Site.devicesOn(bus)
+		if len(devices) == 0 {
+			continue
+		}
+		loop, err := g.newBus(bus, devices)
+		if err != nil {
+			return nil, fmt.Errorf("bus %s: %w", bus.Name, err)
+		}
+		loop.phase = time.Second * time.Duration(i) / time.Duration(len(c.Site.Buses))
+		g.buses = append(g.buses, loop)
+	}
+	return g, nil
+}
+
+func (g *Gateway) newBus(bus *Bus, devices []*Device) (*busLoop, error) {
+	make, ok := g.config.Adapters[bus.Protocol()]
+	if !ok {
+		return nil, fmt.Errorf("no adapter for type %s", bus.Type)
+	}
+	log := g.config.Log.With("bus", bus.Name)
+	adapter, err := make(Env{Log: log, State: g.config.Buffer}, bus, devices)
+	if err != nil {
+		return nil, err
+	}
+	loop := newBusLoop(bus, devices, adapter, log)
+	loop.stats, loop.take = &g.Stats, g.store
+	return loop, nil
+}
+
+// devicesOn gives the devices of a bus that are in use.
+func (s *Site) devicesOn(bus *Bus) []*Device {
+	var on []*Device
+	for _, d := range s.Devices {
+		if d.Bus == bus && !d.Disabled {
+			on = append(on, d)
+		}
+	}
+	return on
+}
+
+// store puts a report into the buffer.
+func (g *Gateway) store(d *Device, r Record) {
+	if g.config.OnReport != nil {
+		g.config.OnReport(d.User, r)
+	}
+	g.config.Buffer.Append(d.User, buffer.Attributes, r.Time, AppendRecord(nil, &r))
+	g.Stats.Reports.Add(1)
+}
+
+// Run works until ctx ends and all its goroutines have stopped.
+func (g *Gateway) Run(ctx context.Context) {
+	var wait sync.WaitGroup
+	for _, b := range g.buses {
+		wait.Go(func() { b.run(ctx) })
+	}
+	for _, l := range g.lanes {
+		wait.Go(func() { l.run(ctx) })
+	}
+	wait.Wait()
+}
+
+// Logins gives the cloud devices of the site by username: the gateway itself,
+// where it has one, and the devices with a login of their own.
+func (s *Site) Logins() map[string]Login {
+	logins := make(map[string]Login)
+	if s.Cloud.Login != nil {
+		logins[s.Cloud.Login.User] = *s.Cloud.Login
+	}
+	for _, d := range s.Devices {
+		if d.Login != nil && !d.Disabled {
+			logins[d.Login.User] = *d.Login
+		}
+	}
+	return logins
+}

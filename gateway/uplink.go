@@ -1,0 +1,180 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"sluice/buffer"
+)
+
+// lane takes the records of one username out of the buffer, in order, and
+// hands them to the cloud. It deletes a record only when the cloud confirmed
+// it.
+type lane struct {
+	name   string
+	uplink Uplink
+	buffer *buffer.Buffer
+	stats  *Stats
+	log    *slog.Logger
+
+	pace    pace
+	backlog time.Duration // between two messages while older records wait
+	next    time.Time     // not before this
+	refused int           // times that the first record was refused in a row
+}
+
+// message is a record on its way: merged of several, acknowledged together.
+type message struct {
+	record Record
+	last   uint64 // sequence number of its last record
+	merged int    // records in it
+}
+
+const (
+	batch        = 100  // messages handed over at once where nothing is paced
+	slotRecords  = 1000 // records that one message can merge at most
+	refusals     = 3    // tries of a refused record before it goes to quarantine
+	retryAtLeast = 100 * time.Millisecond
+)
+
+// run publishes until ctx ends.
+func (l *lane) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		sleep(ctx, time.Until(l.next))
+		messages := l.take()
+		if len(messages) == 0 {
+			select {
+			case <-ctx.Done():
+			case <-l.buffer.Ready(l.name):
+			}
+			continue
+		}
+		sent := time.Now()
+		records := make([]Record, len(messages))
+		for i, m := range messages {
+			records[i] = m.record
+		}
+		n, err := l.uplink.Publish(ctx, records)
+		l.confirmed(messages[:n])
+		if n < len(messages) && ctx.Err() == nil {
+			l.failed(ctx, messages[n], err)
+		} else {
+			l.next = sent.Add(l.pause(messages, sent))
+		}
+	}
+}
+
+// pause is the time until the next message may follow these.
+func (l *lane) pause(messages []message, sent time.Time) time.Duration {
+	if len(messages) > 1 || l.late(messages[0].record.Time) {
+		return max(l.backlog, l.pace.slower)
+	}
+	return l.pace.next(sent)
+}
+
+// late tells whether older records wait: two slots have passed since.
+func (l *lane) late(t time.Time) bool { return time.Since(t).Abs() > 2*l.pace.now() }
+
+// take gives the messages that go out next: live, all that waits in one; from
+// a backlog, what falls into one slot of twice the interval; where nothing is
+// paced, each record by itself.
+func (l *lane) take() []message {
+	stored, err := l.buffer.Peek(l.name, slotRecords)
+	if err != nil {
+		l.log.Error("read buffer", "lane", l.name, "error", err)
+		l.next = time.Now().Add(time.Second)
+		return nil
+	}
+	records, stored := l.parse(stored)
+	if len(records) == 0 {
+		return nil
+	}
+	slot := 2 * l.pace.now()
+	if l.late(records[0].Time) {
+		slot = 2 * max(l.backlog, l.pace.slower)
+	}
+	if slot == 0 || l.refused > 0 {
+		return single(records, stored, l.refused > 0)
+	}
+	n := 1
+	for n < len(records) && records[n].Time.Sub(records[0].Time).Abs() < slot {
+		n++
+	}
+	return []message{{record: merge(records[:n]), last: stored[n-1].Seq, merged: n}}
+}
+
+func single(records []Record, stored []buffer.Record, one bool) []message {
+	n := min(len(records), batch)
+	if one {
+		n = 1
+	}
+	messages := make([]message, n)
+	for i := range messages {
+		messages[i] = message{record: records[i], last: stored[i].Seq, merged: 1}
+	}
+	return messages
+}
+
+// parse reads stored records up to the first one that can't be read; one at
+// the very front is put aside.
+func (l *lane) parse(stored []buffer.Record) ([]Record, []buffer.Record) {
+	records := make([]Record, 0, len(stored))
+	for i := range stored {
+		r, err := ParseRecord(stored[i].Data)
+		if err == nil {
+			records = append(records, r)
+			continue
+		}
+		if i == 0 {
+			l.quarantine(stored[0].Seq, err.Error())
+			l.next = time.Now().Add(retryAtLeast)
+		}
+		break
+	}
+	return records, stored[:len(records)]
+}
+
+func (l *lane) confirmed(messages []message) {
+	if len(messages) == 0 {
+		return
+	}
+	l.buffer.Ack(l.name, messages[len(messages)-1].last)
+	l.refused = 0
+	for _, m := range messages {
+		l.stats.Confirmed.Add(1)
+		l.stats.Merged.Add(int64(m.merged - 1))
+	}
+	l.pace.taken(time.Now())
+}
+
+// failed decides what becomes of the first message that was not confirmed. It
+// stays where it is, unless the cloud refused it for good.
+func (l *lane) failed(ctx context.Context, m message, err error) {
+	var refusal *Refusal
+	wait := retryAtLeast
+	switch {
+	case errors.Is(err, ErrTooFast):
+		l.stats.TooFast.Add(1)
+		l.pace.tooFast(time.Now())
+		wait = l.pace.now()
+	case errors.As(err, &refusal):
+		if l.refused++; l.refused > 1 && m.merged == 1 && l.refused > refusals {
+			l.quarantine(m.last, refusal.Error())
+			l.refused = 0
+		}
+		wait = time.Second
+	}
+	l.next = time.Now().Add(wait + rand.N(wait/8))
+}
+
+func (l *lane) quarantine(seq uint64, reason string) {
+	if err := l.buffer.Quarantine(l.name, seq, reason); err != nil {
+		l.log.Error("put record aside", "lane", l.name, "record", seq, "error", err)
+		return
+	}
+	l.stats.Quarantined.Add(1)
+	l.log.Warn("record put aside in quarantine", "lane", l.name, "record", seq, "reason", reason)
+}

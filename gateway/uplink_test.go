@@ -1,0 +1,224 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/buffer"
+)
+
+// platform is an Uplink that notes what it gets.
+type platform struct {
+	start  time.Time
+	online func(elapsed time.Duration) bool
+	refuse func(elapsed time.Duration, r Record) error
+	got    []string
+}
+
+func (p *platform) Publish(ctx context.Context, records []Record) (int, error) {
+	for p.online != nil && !p.online(time.Since(p.start)) {
+		if sleep(ctx, 100*time.Millisecond); ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+	}
+	for i, r := range records {
+		elapsed := time.Since(p.start)
+		if p.refuse != nil {
+			if err := p.refuse(elapsed, r); err != nil {
+				return i, err
+			}
+		}
+		line := fmt.Sprint(elapsed)
+		for _, a := range r.Values {
+			line += fmt.Sprintf(" %s=%s", a.Name, a.Value)
+		}
+		p.got = append(p.got, line)
+	}
+	return len(records), nil
+}
+
+// uplinked runs one lane for a time, while feed appends reports to it, and gives
+// the lane and what is left in its buffer.
+func uplinked(t *testing.T, p *platform, interval, backlog, duration time.Duration, feed func(report func(name string, value int))) (*lane, int) {
+	t.Helper()
+	store, err := buffer.Open(filepath.Join(t.TempDir(), "buffer.db"), buffer.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	p.start = time.Now()
+	l := &lane{name: "u", uplink: p, buffer: store, stats: &Stats{}, log: slog.New(slog.DiscardHandler), pace: pace{interval: interval}, backlog: backlog}
+	ctx, cancel := context.WithTimeout(t.Context(), duration)
+	defer cancel()
+	var feeder sync.WaitGroup
+	defer feeder.Wait()
+	feeder.Go(func() {
+		feed(func(name string, value int) {
+			r := Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{name, IntValue(int64(value))}}}
+			store.Append("u", buffer.Attributes, r.Time, AppendRecord(nil, &r))
+		})
+	})
+	l.run(ctx)
+	return l, store.Len("u")
+}
+
+// each reports 0, 1, 2 … with a pause between.
+func each(n int, pause time.Duration) func(func(string, int)) {
+	return func(report func(string, int)) {
+		for i := range n {
+			report("p", i)
+			time.Sleep(pause)
+		}
+	}
+}
+
+func TestPaceMergesWhatComesBetween(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{}
+		l, left := uplinked(t, p, time.Second, time.Second, 10*time.Second, each(10, 300*time.Millisecond))
+		wantLines(t, p.got, "0s p=0\n1s p=3\n2s p=6\n3s p=9")
+		if l.stats.Merged.Load() != 6 || l.stats.Confirmed.Load() != 4 || left != 0 {
+			t.Errorf("merged %d, confirmed %d, left %d", l.stats.Merged.Load(), l.stats.Confirmed.Load(), left)
+		}
+	})
+}
+
+func TestAFirstChangeAfterAQuietTimeGoesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{}
+		uplinked(t, p, time.Second, time.Second, 10*time.Second, each(2, 5500*time.Millisecond))
+		wantLines(t, p.got, "0s p=0\n5.5s p=1")
+	})
+}
+
+func TestNoPaceMeansNoMerging(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{online: func(elapsed time.Duration) bool { return elapsed > 3*time.Second }}
+		l, _ := uplinked(t, p, 0, 0, 10*time.Second, each(500, 2*time.Millisecond))
+		if len(p.got) != 500 || l.stats.Merged.Load() != 0 {
+			t.Errorf("%d messages, %d merged", len(p.got), l.stats.Merged.Load())
+		}
+	})
+}
+
+// TestEveryBacklogEnds: an hour of outage at one report a second, and a pace of
+// one message a second, is caught up with in at most as long as it lasted,
+// since a slot holds two intervals while older records wait.
+func TestEveryBacklogEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const hour = time.Hour
+		p := &platform{online: func(elapsed time.Duration) bool { return elapsed > hour }}
+		l, left := uplinked(t, p, time.Second, time.Second, 2*hour+10*time.Minute, each(7900, time.Second))
+		if left > 2 {
+			t.Errorf("%d reports wait after twice the outage", left)
+		}
+		last := -1
+		for _, line := range p.got {
+			var at, v = "", 0
+			fmt.Sscanf(line, "%s p=%d", &at, &v)
+			if v <= last {
+				t.Fatalf("%s came after %d", line, last)
+			}
+			last = v
+		}
+		if sum := l.stats.Merged.Load() + l.stats.Confirmed.Load(); int(sum)+left < 7800 {
+			t.Errorf("%d reports went out, %d are left of 7800", sum, left)
+		}
+	})
+}
+
+func TestARefusedReportGoesToQuarantineAndTheRestFlows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{refuse: func(_ time.Duration, r Record) error {
+			for _, a := range r.Values {
+				if a.Name == "p" && a.Value.Int() == 3 {
+					return &Refusal{Code: 400, Reason: "no such attribute"}
+				}
+			}
+			return nil
+		}}
+		l, left := uplinked(t, p, 0, 0, time.Minute, each(6, 100*time.Millisecond))
+		if got := strings.Join(p.got, ","); strings.Contains(got, "p=3") || !strings.Contains(got, "p=5") || len(p.got) != 5 {
+			t.Errorf("got %s", got)
+		}
+		if l.stats.Quarantined.Load() != 1 || left != 0 {
+			t.Errorf("%d in quarantine, %d left", l.stats.Quarantined.Load(), left)
+		}
+	})
+}
+
+func TestTooFastSlowsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var last time.Duration = -time.Hour
+		p := &platform{refuse: func(elapsed time.Duration, _ Record) error {
+			if elapsed-last < 4*time.Second {
+				return ErrTooFast
+			}
+			last = elapsed
+			return nil
+		}}
+		l, _ := uplinked(t, p, time.Second, time.Second, 10*time.Minute, each(590, time.Second))
+		if n := len(p.got); n < 80 {
+			t.Errorf("%d messages in 10 minutes where 150 are allowed", n)
+		}
+		if sum := l.stats.Merged.Load() + l.stats.Confirmed.Load(); sum < 570 {
+			t.Errorf("%d of 590 reports went out", sum)
+		}
+	})
+}
+
+// TestNothingIsDeletedUnconfirmed: with every second publish failing, each
+// report arrives at least once and in order.
+func TestNothingIsDeletedUnconfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		p := &platform{}
+		p.refuse = func(elapsed time.Duration, r Record) error {
+			if n++; n%2 == 0 {
+				return errors.New("connection lost")
+			}
+			return nil
+		}
+		_, left := uplinked(t, p, 0, 0, time.Minute, each(50, 10*time.Millisecond))
+		if len(p.got) != 50 || left != 0 {
+			t.Fatalf("%d arrived, %d left: %v", len(p.got), left, p.got)
+		}
+		for i, line := range p.got {
+			if !strings.HasSuffix(line, fmt.Sprintf(" p=%d", i)) {
+				t.Errorf("message %d is %s", i, line)
+			}
+		}
+	})
+}
+
+// TestAnUnreadableRecordDoesNotBlock: a record that this version can't read is
+// put aside.
+func TestAnUnreadableRecordDoesNotBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{}
+		store, err := buffer.Open(filepath.Join(t.TempDir(), "buffer.db"), buffer.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer store.Close()
+		p.start = time.Now()
+		r := Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"p", IntValue(1)}}}
+		store.Append("u", buffer.Attributes, r.Time, []byte{99, 1, 2})
+		store.Append("u", buffer.Attributes, r.Time, AppendRecord(nil, &r))
+		l := &lane{name: "u", uplink: p, buffer: store, stats: &Stats{}, log: slog.New(slog.DiscardHandler), pace: pace{interval: time.Second}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		l.run(ctx)
+		if len(p.got) != 1 || l.stats.Quarantined.Load() != 1 {
+			t.Errorf("got %v, %d in quarantine", p.got, l.stats.Quarantined.Load())
+		}
+	})
+}
