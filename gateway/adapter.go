@@ -28,6 +28,7 @@ type Sample struct {
 	Value   Value // in engineering units
 	Quality Quality
 	Reason  string // why it is not good: "no answer within 500ms", "invalid"
+	Silent  bool   // the unit gave no answer at all
 }
 
 // Env is what an adapter gets from its surroundings.
@@ -59,8 +60,8 @@ type Session interface {
 	// Plan divides the points into groups, one request each. It leaves none
 	// out and sends nothing.
 	Plan(points []*Point) [][]*Point
-	// Read asks for one group and gives a sample for each of its points. What
-	// is wrong with one point or one unit (silence, an exception) is in the
+	// Read asks for one group and gives a sample for each of its points, in
+	// their order. What is wrong with one point or one unit (silence, an exception) is in the
 	// samples; an error means that the connection is lost. The samples are
 	// valid until the next Read. Ends soon when ctx does.
 	Read(ctx context.Context, group []*Point) ([]Sample, error)
@@ -69,6 +70,20 @@ type Session interface {
 	// means that the connection is lost and the outcome unknown.
 	Write(ctx context.Context, point *Point, value Value) error
 	Close() error
+}
+
+// Prober is a Session that can ask cheaply whether a silent unit is back.
+type Prober interface {
+	// Probe reads one point once: no retries, and no longer than the unit ever
+	// took to answer, times three. A unit that never answered gets its timeout.
+	Probe(ctx context.Context, p *Point) (Sample, error)
+}
+
+// Pacer is a Session whose devices need rest: after a write, or after they said
+// that they are busy. A device that rests does not hold the bus.
+type Pacer interface {
+	// Rest is how long the device must not be asked now; 0 for not at all.
+	Rest(d *Device) time.Duration
 }
 
 // WriteError says that a value was not written, while the connection is fine.

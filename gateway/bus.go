@@ -2,55 +2,40 @@ package gateway
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"sort"
 	"time"
 )
 
 // busLoop is the goroutine of one bus: it opens sessions, reads what is due
 // and reports it. Everything in it belongs to that goroutine.
 type busLoop struct {
-	bus     *Bus
-	adapter Adapter
-	log     *slog.Logger
-	stats   *Stats
-	take    func(*Device, Record)
-
+	bus      *Bus
+	adapter  Adapter
+	log      *slog.Logger
+	stats    *Stats
 	reporter *reporter
-	watch    watch
-	polls    []poll
-	plans    map[string][][]*Point // by the set of polls that are due together
-	refresh  time.Time             // when to look for points that need a refresh
-	phase    time.Duration         // keeps the buses from polling at the same moment
-}
+	stations []*station
+	health   busHealth
+	patience patience
+	refresh  time.Time     // when to look for points that need a refresh
+	phase    time.Duration // keeps the buses from polling at the same moment
 
-// poll is the set of points with one interval.
-type poll struct {
-	every  time.Duration
-	points []*Point
-	due    time.Time
+	session  Session
+	answered bool // the session gave a good answer
 }
 
 // refreshScan is the time between two looks for points to refresh; short
 // against the minutes of at_least_every.
 const refreshScan = time.Second
 
-func newBusLoop(bus *Bus, devices []*Device, adapter Adapter, log *slog.Logger) *busLoop {
-	b := &busLoop{bus: bus, adapter: adapter, log: log, reporter: newReporter(devices), watch: watch{log: log}}
-	byInterval := make(map[time.Duration][]*Point)
-	for _, d := range devices {
-		for _, p := range d.Points {
-			if p.Access != "w" {
-				byInterval[p.Poll] = append(byInterval[p.Poll], p)
-			}
+func newBusLoop(bus *Bus, devices []*Device, adapter Adapter, log *slog.Logger, stats *Stats, take func(*Device, Record)) *busLoop {
+	b := &busLoop{bus: bus, adapter: adapter, log: log, stats: stats, reporter: newReporter(devices, take), health: busHealth{log: log}}
+	for _, s := range newStations(bus, b.reporter.devices) {
+		if len(s.polls) > 0 {
+			b.stations = append(b.stations, s)
 		}
 	}
-	for every, points := range byInterval {
-		b.polls = append(b.polls, poll{every: every, points: points})
-	}
-	sort.Slice(b.polls, func(i, j int) bool { return b.polls[i].every < b.polls[j].every })
 	return b
 }
 
@@ -58,122 +43,262 @@ func newBusLoop(bus *Bus, devices []*Device, adapter Adapter, log *slog.Logger) 
 // once when it is lost; without one the loop backs off.
 func (b *busLoop) run(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; {
-		answered, err := b.session(ctx)
+		err := b.serve(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if failures++; answered {
+		if failures++; b.answered {
 			failures = 0
 		}
-		b.watch.lost(err)
+		b.health.down(err)
 		b.markBad(err)
-		if !answered {
+		if !b.answered {
 			sleep(ctx, backOff(failures))
 		}
 	}
 }
 
-// session opens the bus and polls it until the connection is lost; answered
-// tells whether any device gave a good answer.
-func (b *busLoop) session(ctx context.Context) (answered bool, err error) {
-	session, err := b.adapter.Open(ctx)
+// serve opens the bus and polls it until the connection is lost.
+func (b *busLoop) serve(ctx context.Context) (err error) {
+	b.answered = false
+	if b.session, err = b.adapter.Open(ctx); err != nil {
+		return err
+	}
+	defer b.session.Close()
+	for _, s := range b.stations {
+		s.restart()
+	}
+	for {
+		s, at := b.next(time.Now())
+		if s == nil {
+			sleep(ctx, time.Until(at))
+		} else if err := b.step(ctx, s); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if now := time.Now(); !now.Before(b.refresh) {
+			b.refresh = now.Add(refreshScan)
+			b.reporter.refresh(now)
+		}
+	}
+}
+
+// next is the station that has been due for the longest and can be asked now;
+// if there is none, when to look again.
+func (b *busLoop) next(now time.Time) (best *station, wake time.Time) {
+	wake = b.refresh
+	var since time.Time
+	for _, s := range b.stations {
+		due := s.due()
+		if at := b.readyAt(s, now, due); at.After(now) {
+			if at.Before(wake) {
+				wake = at
+			}
+		} else if best == nil || due.Before(since) {
+			best, since = s, due
+		}
+	}
+	return best, wake
+}
+
+// readyAt is when a station that is due then can be asked: not while it rests,
+// and a silent one not while silent ones have had their share of the bus.
+func (b *busLoop) readyAt(s *station, now, due time.Time) time.Time {
+	if due.After(now) {
+		return due
+	}
+	if pacer, ok := b.session.(Pacer); ok {
+		for _, d := range s.devices {
+			if rest := pacer.Rest(d.device); rest > 0 {
+				return now.Add(rest)
+			}
+		}
+	}
+	if s.failures > 0 && b.othersAnswer() {
+		return now.Add(b.patience.until(now))
+	}
+	return now
+}
+
+func (b *busLoop) othersAnswer() bool {
+	for _, s := range b.stations {
+		if s.failures == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// step makes one request: the next one of the station's pass, or a probe of a
+// silent station.
+func (b *busLoop) step(ctx context.Context, s *station) error {
+	wasSilent := s.failures > 0
+	if wasSilent {
+		if there, err := b.probe(ctx, s); err != nil || !there {
+			return err
+		}
+	}
+	if len(s.queue) == 0 {
+		if missed := s.begin(time.Now(), b.phase, b.plan); !wasSilent {
+			b.stats.Overruns.Add(int64(missed))
+		}
+		if len(s.queue) == 0 {
+			return nil
+		}
+	}
+	g := &s.queue[0]
+	s.queue = s.queue[1:]
+	begin := time.Now()
+	samples, err := b.session.Read(ctx, g.points)
+	if err != nil {
+		return err
+	}
+	b.note(g, samples)
+	if silent(samples) {
+		b.patience.spend(time.Now(), time.Since(begin), true)
+		if err := b.doubt(ctx, s, g, samples[0].Reason); err != nil {
+			return err
+		}
+	}
+	if len(s.queue) == 0 {
+		b.finish(s)
+	}
+	return nil
+}
+
+// plan divides points into requests and finds their states.
+func (b *busLoop) plan(points []*Point) []group {
+	planned := b.session.Plan(points)
+	groups := make([]group, len(planned))
+	for i, points := range planned {
+		groups[i] = group{points: points, states: make([]*pointState, len(points))}
+		for k, p := range points {
+			groups[i].states[k] = b.reporter.states[p]
+		}
+	}
+	return groups
+}
+
+// note takes the samples of a request.
+func (b *busLoop) note(g *group, samples []Sample) {
+	for i := range samples {
+		if samples[i].Quality != Bad && !b.answered {
+			b.answered = true
+			b.health.up()
+		}
+		g.states[i].note(&samples[i])
+	}
+	b.stats.Requests.Add(1)
+	b.stats.Samples.Add(int64(len(samples)))
+}
+
+// silent tells whether the unit gave no answer to a request at all.
+func silent(samples []Sample) bool {
+	for i := range samples {
+		if !samples[i].Silent {
+			return false
+		}
+	}
+	return len(samples) > 0
+}
+
+// doubt asks the probe of a station that did not answer a request: only if that
+// is silent too, the unit is.
+func (b *busLoop) doubt(ctx context.Context, s *station, g *group, reason string) error {
+	if g.has(s.probe) {
+		s.silent(time.Now(), reason)
+		return nil
+	}
+	_, err := b.probe(ctx, s)
+	return err
+}
+
+// probe asks whether the unit is there.
+func (b *busLoop) probe(ctx context.Context, s *station) (there bool, err error) {
+	begin := time.Now()
+	point := s.probe.latest.Point
+	var sample Sample
+	if prober, ok := b.session.(Prober); ok {
+		sample, err = prober.Probe(ctx, point)
+	} else {
+		var samples []Sample
+		if samples, err = b.session.Read(ctx, []*Point{point}); err == nil {
+			sample = samples[0]
+		}
+	}
 	if err != nil {
 		return false, err
 	}
-	defer session.Close()
-	b.plans = make(map[string][][]*Point)
-	for {
-		if err := b.sleepUntilDue(ctx); err != nil {
-			return answered, err
-		}
-		good, err := b.cycle(ctx, session)
-		answered = answered || good
-		if err != nil {
-			return answered, err
-		}
+	if !sample.Silent {
+		s.answered()
+		return true, nil
 	}
-}
-
-func (b *busLoop) sleepUntilDue(ctx context.Context) error {
-	next := b.refresh
-	for i := range b.polls {
-		if next.IsZero() || b.polls[i].due.Before(next) {
-			next = b.polls[i].due
-		}
-	}
-	sleep(ctx, time.Until(next))
-	return ctx.Err()
-}
-
-// cycle reads everything that is due now and reports what changed, device by
-// device.
-func (b *busLoop) cycle(ctx context.Context, session Session) (good bool, err error) {
 	now := time.Now()
-	groups := b.due(now, session)
-	for i, group := range groups {
-		samples, err := session.Read(ctx, group)
-		if err != nil {
-			return good, err
-		}
-		for _, s := range samples {
-			b.reporter.note(s)
-			b.watch.note(s)
-			good = good || s.Quality != Bad
-		}
-		b.stats.Requests.Add(1)
-		b.stats.Samples.Add(int64(len(samples)))
-		if i+1 == len(groups) || groups[i+1][0].Device != group[0].Device {
-			b.reporter.flush(b.take)
-		}
-	}
-	b.watch.flush()
-	if !now.Before(b.refresh) {
-		b.refresh = now.Add(refreshScan)
-		b.reporter.refresh(now)
-		b.reporter.flush(b.take)
-	}
-	return good, nil
+	b.patience.spend(now, now.Sub(begin), s.failures == 0)
+	s.silent(now, sample.Reason)
+	b.finish(s)
+	return false, nil
 }
 
-// due plans the polls that are due at now and sets when they are due again:
-// without drift, skipping (and counting) what was missed.
-func (b *busLoop) due(now time.Time, session Session) [][]*Point {
-	var key []byte
-	var points []*Point
-	for i := range b.polls {
-		p := &b.polls[i]
-		if now.Before(p.due) {
-			continue
-		}
-		key = append(key, byte(i>>8), byte(i))
-		points = append(points, p.points...)
-		if p.due.IsZero() {
-			p.due = now.Add(min(b.phase, p.every))
-		}
-		p.due = p.due.Add(p.every)
-		if late := now.Sub(p.due); late >= 0 {
-			missed := late/p.every + 1
-			b.stats.Overruns.Add(int64(missed))
-			p.due = p.due.Add(missed * p.every)
-		}
+// finish reports what changed in a pass, device by device.
+func (b *busLoop) finish(s *station) {
+	for _, d := range s.devices {
+		b.reporter.flush(d)
+		d.say(b.log)
 	}
-	if len(points) == 0 {
-		return nil
-	}
-	groups, ok := b.plans[string(key)]
-	if !ok {
-		groups = session.Plan(points)
-		b.plans[string(key)] = groups
-	}
-	return groups
 }
 
 // markBad makes every point of a lost bus bad.
 func (b *busLoop) markBad(err error) {
 	now := time.Now()
-	for p, st := range b.reporter.states {
-		st.latest = Sample{Point: p, Time: now, Reason: err.Error()}
+	for _, d := range b.reporter.devices {
+		b.reporter.flush(d) // what was read before the loss
+		for _, st := range d.points {
+			st.note(&Sample{Point: st.latest.Point, Time: now, Reason: err.Error()})
+		}
 	}
+}
+
+// patience is the share of a bus that silent units may take: 15 % while one has
+// just fallen silent, 4 % later. It is a debt that time pays off.
+type patience struct {
+	debt  time.Duration
+	paid  time.Time // debt is as of this time
+	fresh time.Time // when a unit last fell silent
+}
+
+const (
+	firstShare = 0.15
+	laterShare = 0.04
+	firstTime  = time.Minute
+	mostDebt   = 3 * time.Second // so that a unit that returns is soon noticed
+)
+
+// spend notes that a silent unit took some time; fresh is one that answered before.
+func (p *patience) spend(now time.Time, took time.Duration, fresh bool) {
+	p.until(now)
+	if fresh {
+		p.fresh = now
+	}
+	p.debt = min(p.debt+took, mostDebt)
+}
+
+// until is how long silent units must wait now.
+func (p *patience) until(now time.Time) time.Duration {
+	share := firstShare
+	if now.Sub(p.fresh) > firstTime {
+		share = laterShare
+	}
+	p.debt -= time.Duration(share * float64(now.Sub(p.paid)))
+	p.paid = now
+	if p.debt <= 0 {
+		p.debt = 0
+		return 0
+	}
+	// A shorter wait would pay off a fraction of a nanosecond, and never end.
+	return max(time.Duration(float64(p.debt)/share), time.Millisecond)
 }
 
 // backOff is the wait after n failures in a row: doubling from 1 s to 30 s,
@@ -193,92 +318,4 @@ func sleep(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-timer.C:
 	}
-}
-
-// watch logs what changes on a bus: one line per transition, and none in a
-// healthy hour.
-type watch struct {
-	log     *slog.Logger
-	down    string // why the bus is lost; "" while it answers
-	since   time.Time
-	devices map[*Device]*deviceWatch
-}
-
-// deviceWatch is what was last said about a device, and what this cycle saw.
-type deviceWatch struct {
-	said  string
-	since time.Time
-	bad   map[*Point]string // with the reason
-	seen  map[*Point]bool
-}
-
-// lost notes that the connection of the bus is gone.
-func (w *watch) lost(err error) {
-	if w.down == "" {
-		w.since = time.Now()
-		w.log.Warn("bus lost", "error", err)
-	} else if w.down != err.Error() {
-		w.log.Warn("bus still lost", "error", err)
-	}
-	w.down = err.Error()
-}
-
-// note takes a sample into account; the bus is back with the first good one.
-func (w *watch) note(s Sample) {
-	if w.devices == nil {
-		w.devices = make(map[*Device]*deviceWatch)
-	}
-	d := w.devices[s.Point.Device]
-	if d == nil {
-		d = &deviceWatch{bad: make(map[*Point]string), seen: make(map[*Point]bool)}
-		w.devices[s.Point.Device] = d
-	}
-	d.seen[s.Point] = true
-	if s.Quality == Bad {
-		d.bad[s.Point] = s.Reason
-	} else {
-		delete(d.bad, s.Point)
-		if w.down != "" {
-			w.log.Info("bus is back", "after", time.Since(w.since).Round(time.Millisecond))
-			w.down = ""
-		}
-	}
-}
-
-// flush says what changed in the cycle.
-func (w *watch) flush() {
-	for device, d := range w.devices {
-		now := d.describe()
-		if now == d.said {
-			continue
-		}
-		log := w.log.With("device", device.Name)
-		switch {
-		case now == "":
-			log.Info("device is well again", "after", time.Since(d.since).Round(time.Millisecond))
-		case d.said == "":
-			d.since = time.Now()
-			log.Warn(now)
-		default:
-			log.Warn(now)
-		}
-		d.said = now
-	}
-}
-
-// describe puts the state of a device in words; "" is a healthy one.
-func (d *deviceWatch) describe() string {
-	if len(d.bad) == 0 {
-		return ""
-	}
-	var first *Point
-	for p := range d.bad {
-		if first == nil || p.ID < first.ID {
-			first = p
-		}
-	}
-	if len(d.bad) == len(d.seen) {
-		return "device gives no values: " + d.bad[first]
-	}
-	return fmt.Sprintf("%d of %d points are bad: %s: %s", len(d.bad), len(d.seen), first.ID, d.bad[first])
 }

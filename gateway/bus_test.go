@@ -82,22 +82,20 @@ func device(name string, definitions ...*Definition) *Device {
 // and its log without the clock.
 func (f *field) poll(t *testing.T, duration time.Duration, devices ...*Device) (reports []string, log string) {
 	t.Helper()
-	var out bytes.Buffer
+	var out logBuffer
 	f.start = time.Now()
-	logger := slog.New(slog.NewTextHandler(&out, nil))
-	b := newBusLoop(&Bus{Name: "b"}, devices, f, logger)
-	b.stats = &Stats{}
-	b.take = func(d *Device, r Record) {
+	take := func(d *Device, r Record) {
 		line := fmt.Sprintf("%v %s", time.Since(f.start), d.Name)
 		for _, a := range r.Values {
 			line += fmt.Sprintf(" %s=%s", a.Name, a.Value)
 		}
 		reports = append(reports, line)
 	}
+	b := newBusLoop(&Bus{Name: "b", Offline: Offline{After: 3, Probe: 10 * time.Second, ProbeMax: time.Minute}}, devices, f, out.logger(), &Stats{}, take)
 	ctx, cancel := context.WithTimeout(t.Context(), duration)
 	defer cancel()
 	b.run(ctx)
-	return reports, regexp.MustCompile(`(?m)^time=\S+ level=`).ReplaceAllString(out.String(), "")
+	return reports, out.String()
 }
 
 func counting(elapsed time.Duration, _ *Point) (Value, string) {
@@ -162,11 +160,11 @@ func TestDeadband(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := device("d", &Definition{ID: "p", Deadband: tt.band, Report: Reporting{Mode: tt.mode}}).Points[0]
-			r := newReporter([]*Device{p.Device})
 			var got []string
+			r := newReporter([]*Device{p.Device}, func(_ *Device, rec Record) { got = append(got, rec.Values[0].Value.String()) })
 			for i, v := range values {
-				r.note(Sample{Point: p, Time: time.Unix(int64(i), 0), Value: FloatValue(v), Quality: Good})
-				r.flush(func(_ *Device, rec Record) { got = append(got, rec.Values[0].Value.String()) })
+				r.states[p].note(&Sample{Point: p, Time: time.Unix(int64(i), 0), Value: FloatValue(v), Quality: Good})
+				r.flush(r.devices[0])
 			}
 			if strings.Join(got, " ") != tt.want {
 				t.Errorf("got %v, want %s", got, tt.want)
@@ -190,11 +188,11 @@ func TestWhatIsNotGoodIsNotReported(t *testing.T) {
 		{"secret", Definition{Secret: true}, Sample{Quality: Good}, false},
 	} {
 		p := device("d", &tt.def).Points[0]
-		r := newReporter([]*Device{p.Device})
-		tt.sample.Point = p
-		r.note(tt.sample)
 		reported := false
-		r.flush(func(*Device, Record) { reported = true })
+		r := newReporter([]*Device{p.Device}, func(*Device, Record) { reported = true })
+		tt.sample.Point = p
+		r.states[p].note(&tt.sample)
+		r.flush(r.devices[0])
 		if reported != tt.want {
 			t.Errorf("%s: reported %v", tt.name, reported)
 		}
@@ -218,7 +216,7 @@ func TestRefreshRepeatsOnlyWhatIsAlive(t *testing.T) {
 		if !strings.Contains(reports[1], "dying=1") || !strings.Contains(reports[1], "steady=1") || !strings.HasPrefix(reports[1], "4m") {
 			t.Errorf("first refresh: %s", reports[1])
 		}
-		if !strings.HasSuffix(reports[2], " d steady=1") || !strings.HasPrefix(reports[2], "8m") {
+		if !strings.HasSuffix(reports[2], " d steady=1") || !strings.HasPrefix(reports[2], "7m50s") {
 			t.Errorf("second refresh: %s", reports[2])
 		}
 	})
@@ -293,4 +291,13 @@ func TestABusThatNeverAnswersBacksOff(t *testing.T) {
 			t.Errorf("opened %d times in 10 minutes", n)
 		}
 	})
+}
+
+// logBuffer keeps a log without its times and levels' key.
+type logBuffer struct{ bytes.Buffer }
+
+func (b *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(&b.Buffer, nil)) }
+
+func (b *logBuffer) String() string {
+	return regexp.MustCompile(`(?m)^time=\S+ level=`).ReplaceAllString(b.Buffer.String(), "")
 }

@@ -40,7 +40,7 @@ func New(c Config) (*Gateway, error) {
 		})
 	}
 	for i, bus := range c.Site.Buses {
-		devices := c.Site.devicesOn(bus)
+		devices := c.Site.DevicesOn(bus)
 		if len(devices) == 0 {
 			continue
 		}
@@ -64,13 +64,11 @@ func (g *Gateway) newBus(bus *Bus, devices []*Device) (*busLoop, error) {
 	if err != nil {
 		return nil, err
 	}
-	loop := newBusLoop(bus, devices, adapter, log)
-	loop.stats, loop.take = &g.Stats, g.store
-	return loop, nil
+	return newBusLoop(bus, devices, adapter, log, &g.Stats, g.store), nil
 }
 
-// devicesOn gives the devices of a bus that are in use.
-func (s *Site) devicesOn(bus *Bus) []*Device {
+// DevicesOn gives the devices of a bus that are in use.
+func (s *Site) DevicesOn(bus *Bus) []*Device {
 	var on []*Device
 	for _, d := range s.Devices {
 		if d.Bus == bus && !d.Disabled {

@@ -16,42 +16,60 @@ type pointState struct {
 	latest     Sample
 	reported   Value
 	reportedAt time.Time // zero: never
+	seen       bool      // read at least once
+	device     *deviceState
+}
+
+// deviceState gathers what happens to the points of a device.
+type deviceState struct {
+	device  *Device
+	points  []*pointState
+	touched []touch // worth a report, since the last flush
+	health
+}
+
+// touch is a sample that is worth a report; the latest one may be another by
+// the time of the report.
+type touch struct {
+	state *pointState
+	value Value
+	time  time.Time
 }
 
 // reporter decides which samples become reports. It belongs to one bus
 // goroutine and covers the points of that bus.
 type reporter struct {
+	devices []*deviceState
 	states  map[*Point]*pointState
-	touched map[*Device][]*pointState // since the last flush, in the order of reading
-	order   []*Device
+	take    func(*Device, Record) // puts a report into the buffer
 }
 
-func newReporter(devices []*Device) *reporter {
-	r := &reporter{states: make(map[*Point]*pointState), touched: make(map[*Device][]*pointState)}
+func newReporter(devices []*Device, take func(*Device, Record)) *reporter {
+	r := &reporter{states: make(map[*Point]*pointState), take: take}
 	for _, d := range devices {
+		ds := &deviceState{device: d}
 		for _, p := range d.Points {
-			r.states[p] = &pointState{latest: Sample{Point: p, Reason: "not read yet"}}
+			st := &pointState{latest: Sample{Point: p, Reason: "not read yet"}, device: ds}
+			ds.points = append(ds.points, st)
+			r.states[p] = st
 		}
+		r.devices = append(r.devices, ds)
 	}
 	return r
 }
 
 // note keeps a sample as the latest of its point and marks the point where the
 // sample is worth a report.
-func (r *reporter) note(s Sample) {
-	state := r.states[s.Point]
-	state.latest = s
-	if state.worthReport() {
-		r.touch(state)
+func (st *pointState) note(s *Sample) {
+	st.device.count(st, s.Quality == Bad)
+	st.latest = *s
+	if st.worthReport() {
+		st.touch()
 	}
 }
 
-func (r *reporter) touch(state *pointState) {
-	d := state.latest.Point.Device
-	if len(r.touched[d]) == 0 {
-		r.order = append(r.order, d)
-	}
-	r.touched[d] = append(r.touched[d], state)
+func (st *pointState) touch() {
+	st.device.touched = append(st.device.touched, touch{st, st.latest.Value, st.latest.Time})
 }
 
 // reportable tells whether the latest sample may go to the cloud at all.
@@ -78,10 +96,10 @@ func (st *pointState) worthReport() bool {
 		return true
 	}
 	rule := &st.latest.Point.Report
-	if st.latest.Time.Sub(st.reportedAt) < rule.AtMostEvery {
+	if rule.AtMostEvery > 0 && st.latest.Time.Sub(st.reportedAt) < rule.AtMostEvery {
 		return false
 	}
-	return rule.Mode == "always" || changed(st.latest.Value, st.reported, st.latest.Point.deadband())
+	return rule.Mode == "always" || changed(&st.latest.Value, &st.reported, st.latest.Point.deadband())
 }
 
 // deadband is the point's own, else its report's.
@@ -94,17 +112,17 @@ func (d *Definition) deadband() *Deadband {
 
 // changed tells whether a value differs from the last reported one by more
 // than the deadband.
-func changed(now, last Value, band *Deadband) bool {
+func changed(now, last *Value, band *Deadband) bool {
 	if now.kind == List && last.kind == List && len(now.List()) == len(last.List()) {
-		for i, v := range now.List() {
-			if changed(v, last.List()[i], band) {
+		for i := range now.List() {
+			if changed(&now.List()[i], &last.List()[i], band) {
 				return true
 			}
 		}
 		return false
 	}
 	if band == nil || !now.Numeric() || !last.Numeric() {
-		return !now.Equal(last)
+		return !now.Equal(*last)
 	}
 	limit := band.Value
 	if band.Relative {
@@ -118,34 +136,50 @@ func changed(now, last Value, band *Deadband) bool {
 // reportable sample that was read within two polls is repeated: a dead sensor
 // is never refreshed.
 func (r *reporter) refresh(now time.Time) {
-	for p, st := range r.states {
-		every := p.Report.AtLeastEvery
-		if every == 0 || st.reportedAt.IsZero() || now.Sub(st.reportedAt) < every {
+	for _, d := range r.devices {
+		var stale []*pointState
+		for _, st := range d.points {
+			if st.stale(now) {
+				stale = append(stale, st)
+			}
+		}
+		if len(stale) == 0 {
 			continue
 		}
-		if st.reportable() && now.Sub(st.latest.Time) <= 2*p.Poll {
-			r.touch(st)
+		r.flush(d) // what the pass under way has found, so that no point is in the report twice
+		for _, st := range stale {
+			st.touch()
 		}
+		r.flush(d)
 	}
 }
 
-// flush gives one report for each device that has something to report. take
-// puts it into the buffer; only then it counts as reported.
-func (r *reporter) flush(take func(*Device, Record)) {
-	for _, d := range r.order {
-		states := r.touched[d]
-		report := Record{Kind: ReportRecord, Values: make([]Attribute, 0, len(states))}
-		for _, st := range states {
-			report.Values = append(report.Values, Attribute{Name: st.latest.Point.Name, Value: st.latest.Value})
-			if st.latest.Time.After(report.Time) {
-				report.Time = st.latest.Time
-			}
-		}
-		take(d, report)
-		for _, st := range states {
-			st.reported, st.reportedAt = st.latest.Value, st.latest.Time
-		}
-		r.touched[d] = states[:0]
+// stale tells whether the point is to be reported again.
+func (st *pointState) stale(now time.Time) bool {
+	p := st.latest.Point
+	every := p.Report.AtLeastEvery
+	return every > 0 && !st.reportedAt.IsZero() && now.Sub(st.reportedAt) >= every && st.reportable() && now.Sub(st.latest.Time) <= 2*p.Poll
+}
+
+// flush makes one report of what the device has to report. Only when the
+// buffer took it, it counts as reported.
+func (r *reporter) flush(d *deviceState) {
+	if len(d.touched) == 0 {
+		return
 	}
-	r.order = r.order[:0]
+	report := Record{Kind: ReportRecord, Values: make([]Attribute, 0, len(d.touched))}
+	for i := range d.touched {
+		t := &d.touched[i]
+		report.Values = append(report.Values, Attribute{Name: t.state.latest.Point.Name, Value: t.value})
+		if t.time.After(report.Time) {
+			report.Time = t.time
+		}
+	}
+	r.take(d.device, report)
+	for i := range d.touched {
+		t := &d.touched[i]
+		t.state.reported, t.state.reportedAt = t.value, t.time
+	}
+	clear(d.touched)
+	d.touched = d.touched[:0]
 }

@@ -34,8 +34,7 @@ type message struct {
 }
 
 const (
-	batch        = 100  // messages handed over at once where nothing is paced
-	slotRecords  = 1000 // records that one message can merge at most
+	batch        = 1000 // records taken at once: the most that one message merges
 	refusals     = 3    // tries of a refused record before it goes to quarantine
 	retryAtLeast = 100 * time.Millisecond
 )
@@ -82,7 +81,7 @@ func (l *lane) late(t time.Time) bool { return time.Since(t).Abs() > 2*l.pace.no
 // a backlog, what falls into one slot of twice the interval; where nothing is
 // paced, each record by itself.
 func (l *lane) take() []message {
-	stored, err := l.buffer.Peek(l.name, slotRecords)
+	stored, err := l.buffer.Peek(l.name, batch)
 	if err != nil {
 		l.log.Error("read buffer", "lane", l.name, "error", err)
 		l.next = time.Now().Add(time.Second)
@@ -107,7 +106,7 @@ func (l *lane) take() []message {
 }
 
 func single(records []Record, stored []buffer.Record, one bool) []message {
-	n := min(len(records), batch)
+	n := len(records)
 	if one {
 		n = 1
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"strconv"
 	"testing"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 )
 
 // echoServer answers every read of 125 registers with the same frame, as cheaply as it can.
-func echoServer(b *testing.B, rtu bool) string {
+func echoServer(b testing.TB, rtu bool) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
@@ -52,7 +53,7 @@ func echoServer(b *testing.B, rtu bool) string {
 	return l.Addr().String()
 }
 
-func dial(b *testing.B, addr string) net.Conn {
+func dial(b testing.TB, addr string) net.Conn {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		b.Fatal(err)
@@ -125,5 +126,54 @@ func BenchmarkFindRTU(b *testing.B) {
 		if pdu, err := findRTU(frame, 1, &h); pdu == nil || err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A window of reads of 125 registers; one operation is one read.
+func BenchmarkWindow(b *testing.B) {
+	for _, depth := range []int{1, 2, 4, 8, 16} {
+		b.Run(strconv.Itoa(depth), func(b *testing.B) {
+			c := NewTCP(dial(b, echoServer(b, false)), Options{Pipeline: depth})
+			defer func() { _ = c.Close() }()
+			window := fullReads(16)
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			each := func(_ int, _ []byte, err error) {
+				if err != nil {
+					b.Error(err)
+				}
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for done := 0; done < b.N; done += len(window) {
+				if err := c.DoWindow(ctx, window[:min(len(window), b.N-done)], each); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func fullReads(n int) []Request {
+	requests := make([]Request, n)
+	for i := range requests {
+		requests[i] = Request{Unit: 1, PDU: AppendRead(nil, 3, 0, 125)}
+	}
+	return requests
+}
+
+func TestWindowDoesNotAllocate(t *testing.T) {
+	for _, depth := range []int{1, 8} {
+		c := NewTCP(dial(t, echoServer(t, false)), Options{Pipeline: depth, Timeout: time.Minute})
+		window := fullReads(16)
+		each := func(_ int, _ []byte, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		if n := testing.AllocsPerRun(50, func() { _ = c.DoWindow(t.Context(), window, each) }); n >= 1 {
+			t.Errorf("%v allocations in a window of %d", n, depth)
+		}
+		_ = c.Close()
 	}
 }

@@ -2,9 +2,11 @@ package wire
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -17,7 +19,8 @@ const (
 
 // Options say how a connection behaves. The zero value is good for TCP.
 type Options struct {
-	Timeout time.Duration // response time of a unit, without line time; 0 is 1 s
+	Timeout  time.Duration // response time of a unit, without line time; 0 is 1 s
+	Pipeline int           // requests that DoWindow has in flight, with MBAP framing; 0 is 1
 
 	// The rest is for RTU framing.
 	Quiet    time.Duration // silence before a request; 0 is QuietTime, less than 0 none
@@ -39,6 +42,7 @@ type Request struct {
 type Client struct {
 	conn     io.ReadWriteCloser
 	deadline interface{ SetWriteDeadline(time.Time) error } // conn, where it has this
+	oneWrite bool                                           // a write that timed out can't go on: TLS
 	o        Options
 	exchange func(context.Context, Request) ([]byte, error)
 	in       source
@@ -51,7 +55,10 @@ type Client struct {
 	used  int
 	noise int // bytes received in this exchange
 
-	tid uint16 // MBAP: last transaction
+	tid       uint16 // MBAP: last transaction
+	depth     int    // MBAP: requests in flight at most
+	datagrams bool   // MBAP: each frame comes alone
+	flying    []flight
 
 	silentUntil time.Time // RTU: a unit may still be answering
 	units       map[byte]*unitState
@@ -60,8 +67,19 @@ type Client struct {
 // NewTCP is a client with MBAP framing: TCP, TLS, or anything else that keeps the order of bytes. Where conn has no
 // SetReadDeadline, it is read from now on until Close, and a Close of conn has to end a Read that waits.
 func NewTCP(conn io.ReadWriteCloser, o Options) *Client {
-	c := newClient(conn, newSource(conn), o)
+	c := newClient(conn, nil, o)
 	c.exchange = c.exchangeMBAP
+	c.depth = min(max(1, o.Pipeline), maxPipeline)
+	c.flying = make([]flight, 0, c.depth)
+	c.in = newSource(conn, c.depth)
+	return c
+}
+
+// NewUDP is a client with MBAP framing over datagrams, one frame in each. A datagram that is no frame, or not the answer to
+// a request in flight, is passed over. A Write of conn sends one datagram, a Read receives one.
+func NewUDP(conn net.Conn, o Options) *Client {
+	c := NewTCP(conn, o)
+	c.datagrams = true
 	return c
 }
 
@@ -84,6 +102,7 @@ func newClient(conn io.ReadWriteCloser, in source, o Options) *Client {
 	}
 	c := &Client{conn: conn, in: in, o: o, pdu: make([]byte, 0, maxPDU)}
 	c.deadline, _ = conn.(interface{ SetWriteDeadline(time.Time) error })
+	_, c.oneWrite = conn.(*tls.Conn)
 	return c
 }
 
@@ -105,16 +124,20 @@ func (c *Client) Do(ctx context.Context, r Request) ([]byte, error) {
 	if err := checkRequest(r.PDU); err != nil {
 		return nil, err
 	}
-	if c.broken != nil {
-		return nil, &ConnError{Err: c.broken}
-	}
-	if err := ctx.Err(); err != nil {
+	if err := c.usable(ctx); err != nil {
 		return nil, err
 	}
 	if r.Timeout <= 0 {
 		r.Timeout = c.o.Timeout
 	}
 	return c.exchange(ctx, r)
+}
+
+func (c *Client) usable(ctx context.Context) error {
+	if c.broken != nil {
+		return &ConnError{Err: c.broken}
+	}
+	return ctx.Err()
 }
 
 // fail remembers that the connection is broken.
@@ -133,7 +156,7 @@ func (c *Client) send(ctx context.Context, frame []byte, limit time.Time) error 
 	}
 	for whole := len(frame); ; {
 		until := time.Now().Add(glance)
-		if until.After(limit) {
+		if c.oneWrite || until.After(limit) {
 			until = limit
 		}
 		_ = c.deadline.SetWriteDeadline(until) // where it is not supported, Write waits as without
@@ -142,7 +165,7 @@ func (c *Client) send(ctx context.Context, frame []byte, limit time.Time) error 
 			return nil
 		}
 		frame = frame[n:]
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(limit) {
+		if c.oneWrite || !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(limit) {
 			return c.fail(true, fmt.Errorf("write: %w", err))
 		}
 		if err := ctx.Err(); err != nil {

@@ -24,10 +24,10 @@ type direct struct {
 	err  error
 }
 
-// newSource is direct where the connection can do that.
-func newSource(conn io.Reader) source {
+// newSource is direct where the connection can do that, with room for as many frames, and one on the way.
+func newSource(conn io.Reader, frames int) source {
 	if d, ok := conn.(deadlineReader); ok && d.SetReadDeadline(time.Time{}) == nil {
-		return &direct{conn: d, buf: make([]byte, 0, 2*(maxPDU+mbapHeader))}
+		return &direct{conn: d, buf: make([]byte, 0, (frames+1)*(maxPDU+mbapHeader))}
 	}
 	return newInput(conn)
 }

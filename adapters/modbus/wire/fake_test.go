@@ -21,9 +21,10 @@ type piece struct {
 	bytes []byte
 }
 
-// A fakeUnit answers for all units on one connection, in order, with values that tell unit, function, address and question.
+// A fakeUnit answers for all units on one connection, in order unless it is said not to, with values that tell unit, function, address and question.
 type fakeUnit struct {
-	rtu bool
+	rtu       bool
+	unordered bool // answers overtake one another
 
 	mu       sync.Mutex
 	question uint64                                         // part of the values
@@ -47,8 +48,22 @@ func newFake(t testing.TB, rtu bool) *fakeUnit {
 // connect makes a connection to the unit; the end of the connection ends its goroutines.
 func (f *fakeUnit) connect() net.Conn {
 	near, far := net.Pipe()
+	if f.unordered {
+		sending := make(chan struct{}, 1)
+		f.running.Go(func() {
+			f.serve(far, func(pieces []piece) { f.running.Go(func() { overtake(far, sending, pieces) }) })
+		})
+		return near
+	}
 	out := make(chan piece, 10000)
-	f.running.Go(func() { f.serve(far, out) })
+	f.running.Go(func() {
+		defer close(out)
+		f.serve(far, func(pieces []piece) {
+			for _, p := range pieces {
+				out <- p
+			}
+		})
+	})
 	f.running.Go(func() {
 		for p := range out {
 			time.Sleep(p.after)
@@ -62,6 +77,20 @@ func (f *fakeUnit) connect() net.Conn {
 	return near
 }
 
+// overtake sends the pieces of one answer when its time has come, whatever else is on the way.
+func overtake(conn net.Conn, sending chan struct{}, pieces []piece) {
+	for i, p := range pieces {
+		time.Sleep(p.after)
+		if i == 0 {
+			sending <- struct{}{}
+			defer func() { <-sending }()
+		}
+		if _, err := conn.Write(p.bytes); err != nil {
+			return
+		}
+	}
+}
+
 func (f *fakeUnit) client(o Options) *Client {
 	if f.rtu {
 		return NewRTU(f.connect(), o)
@@ -69,8 +98,7 @@ func (f *fakeUnit) client(o Options) *Client {
 	return NewTCP(f.connect(), o)
 }
 
-func (f *fakeUnit) serve(conn net.Conn, out chan<- piece) {
-	defer close(out)
+func (f *fakeUnit) serve(conn net.Conn, deliver func([]piece)) {
 	r := bufio.NewReader(conn)
 	for {
 		unit, pdu, err := f.request(r)
@@ -85,9 +113,7 @@ func (f *fakeUnit) serve(conn net.Conn, out chan<- piece) {
 			pieces = f.mangle(unit, pdu, reply)
 		}
 		f.mu.Unlock()
-		for _, p := range pieces {
-			out <- p
-		}
+		deliver(pieces)
 	}
 }
 

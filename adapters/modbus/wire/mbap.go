@@ -22,19 +22,15 @@ func (c *Client) exchangeMBAP(ctx context.Context, r Request) ([]byte, error) {
 	}
 	limit := time.Now().Add(r.Timeout)
 	for {
-		frame, err := splitMBAP(c.got[c.used:])
+		frame, err := c.frameMBAP()
 		if err != nil {
-			return nil, c.fail(true, err)
+			return nil, err
 		}
-		c.used += len(frame)
 		if frame != nil && binary.BigEndian.Uint16(frame) == c.tid {
 			return acceptMBAP(frame, r)
 		}
 		if frame != nil {
 			continue
-		}
-		if c.noise > maxNoise {
-			return nil, c.fail(true, fmt.Errorf("out of step: %d bytes of other answers", c.noise))
 		}
 		if ok, err := c.more(ctx, limit); err != nil {
 			return nil, err
@@ -42,6 +38,31 @@ func (c *Client) exchangeMBAP(ctx context.Context, r Request) ([]byte, error) {
 			return nil, c.unansweredMBAP(r)
 		}
 	}
+}
+
+// frameMBAP takes the next whole frame; nil is none yet. On a stream it counts only if what is known of the bytes behind it can be
+// a frame too: where an answer was cut and others follow, it would end somewhere in those.
+func (c *Client) frameMBAP() ([]byte, error) {
+	b := c.got[c.used:]
+	if c.datagrams {
+		c.used = len(c.got)
+		if frame, err := splitMBAP(b); err == nil && len(frame) == len(b) {
+			return frame, nil
+		}
+		return nil, nil
+	}
+	frame, err := splitMBAP(b)
+	if err == nil && frame != nil {
+		_, err = splitMBAP(b[len(frame):])
+	}
+	if err == nil && frame == nil && c.noise > maxNoise*c.depth {
+		err = fmt.Errorf("%w: %d bytes of other answers", errOutOfStep, c.noise)
+	}
+	if err != nil {
+		return nil, c.fail(true, err)
+	}
+	c.used += len(frame)
+	return frame, nil
 }
 
 // acceptMBAP checks the frame of the right transaction. No other one will come, so a wrong one needs no more waiting.
@@ -81,15 +102,24 @@ var errOutOfStep = errors.New("out of step")
 
 // splitMBAP takes the first frame off b; nil is not complete yet.
 func splitMBAP(b []byte) ([]byte, error) {
+	for i := 2; i < min(len(b), 5); i++ {
+		if b[i] != 0 { // protocol, and the high byte of the length
+			return nil, badHeader(b)
+		}
+	}
 	if len(b) < 6 {
 		return nil, nil
 	}
-	protocol, length := word(b[2:]), word(b[4:])
-	if protocol != 0 || length < 2 || length > maxPDU+1 {
-		return nil, fmt.Errorf("%w: protocol %d and length %d in a header", errOutOfStep, protocol, length)
+	length := int(b[5])
+	if length < 2 || length > maxPDU+1 {
+		return nil, badHeader(b)
 	}
 	if len(b) < 6+length {
 		return nil, nil
 	}
 	return b[:6+length], nil
+}
+
+func badHeader(b []byte) error {
+	return fmt.Errorf("%w: a frame begins with % x", errOutOfStep, first(b))
 }

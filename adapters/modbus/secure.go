@@ -1,0 +1,59 @@
+package modbus
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"strings"
+
+	"sluice/gateway"
+)
+
+// tlsConfig reads the files for each connection anew, so that a renewed
+// certificate needs no restart. What the other side shows is checked against
+// ca, or the system's authorities, and its name; there is no way around that.
+func tlsConfig(files *gateway.TLS, host string) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host}
+	if files == nil {
+		return config, nil
+	}
+	if files.ServerName != "" {
+		config.ServerName = files.ServerName
+	}
+	if files.CA != "" {
+		ca, err := readPEM(files.CA)
+		if err != nil {
+			return nil, fmt.Errorf("read ca: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(ca) {
+			return nil, fmt.Errorf("ca %s holds no certificate", files.CA)
+		}
+	}
+	if files.Cert == "" {
+		return config, nil
+	}
+	cert, err := readPEM(files.Cert)
+	if err != nil {
+		return nil, fmt.Errorf("read cert: %w", err)
+	}
+	key, err := readPEM(string(files.Key))
+	if err != nil {
+		return nil, fmt.Errorf("read key: %w", err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("cert %s and its key: %w", files.Cert, err)
+	}
+	config.Certificates = []tls.Certificate{pair}
+	return config, nil
+}
+
+// readPEM is the text itself where it is PEM, else the content of the file.
+func readPEM(text string) ([]byte, error) {
+	if strings.Contains(text, "-----BEGIN ") {
+		return []byte(text), nil
+	}
+	return os.ReadFile(strings.TrimPrefix(text, "file:"))
+}

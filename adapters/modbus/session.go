@@ -1,0 +1,205 @@
+package modbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"sluice/adapters/modbus/wire"
+	"sluice/gateway"
+)
+
+// mostBatches bounds the compiled groups of a session, where plans are made
+// for ever new sets of points.
+const mostBatches = 1 << 16
+
+// session is one connection, or several to one endpoint.
+type session struct {
+	*Adapter
+	windows  []*window                  // one for each connection
+	batches  map[**gateway.Point]*batch // by the address of a group's first element
+	samples  []gateway.Sample
+	searches map[*unit]*search
+	holdOff  map[*unit]time.Time // no search before
+	pdu      []byte
+}
+
+var (
+	_ gateway.Prober = (*session)(nil)
+	_ gateway.Pacer  = (*session)(nil)
+)
+
+func newSession(a *Adapter, clients ...*wire.Client) *session {
+	s := &session{Adapter: a, batches: make(map[**gateway.Point]*batch), searches: make(map[*unit]*search), holdOff: make(map[*unit]time.Time)}
+	for _, u := range a.atlas.units {
+		a.recall(u)
+	}
+	for _, c := range clients {
+		s.windows = append(s.windows, newWindow(c, a.bus.Pipeline))
+	}
+	return s
+}
+
+// Close ends the connections, and requests under way.
+func (s *session) Close() error {
+	var errs []error
+	for _, w := range s.windows {
+		errs = append(errs, w.client.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Read sends the requests of a group, one or a window of them, and gives a
+// sample for each of its points.
+func (s *session) Read(ctx context.Context, group []*gateway.Point) ([]gateway.Sample, error) {
+	s.samples = slices.Grow(s.samples[:0], len(group))[:len(group)]
+	if len(group) == 0 {
+		return s.samples, nil
+	}
+	b := s.batch(group)
+	now := time.Now()
+	for _, l := range b.left {
+		s.samples[l.slot] = gateway.Sample{Point: group[l.slot], Time: now, Reason: l.why}
+	}
+	for _, u := range b.units {
+		if err := s.wait(ctx, u); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.send(ctx, b.requests); err != nil {
+		return nil, err
+	}
+	for _, r := range b.requests {
+		if err := s.finish(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	for _, u := range b.units {
+		s.recall(u)
+		if facts := s.dueFacts(u, now); facts != nil {
+			if err := s.retry(ctx, u, facts); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s.samples, nil
+}
+
+// finish does what is left to do about a request after the window: tries it
+// again after silence, and finds out why it is refused.
+func (s *session) finish(ctx context.Context, r *request) error {
+	q := s.searches[r.at]
+	if q != nil && q.generation == r.generation && q.of(r) {
+		return s.seek(ctx, r, q)
+	}
+	for try := 0; r.err != nil && s.again(try, r.at, r.err); try++ {
+		var data []byte
+		if data, r.err = s.once(ctx, r, r.timeout); r.err == nil {
+			r.fill(s.samples, data, time.Now())
+		}
+	}
+	if r.err == nil {
+		r.failures = 0
+		return nil
+	}
+	if lost := s.lost(ctx, r.err); lost != nil {
+		return lost
+	}
+	r.fail(s.samples, time.Now())
+	if s.doubt(r, r.err); s.searches[r.at] != q && refuses(r.err) {
+		return s.seek(ctx, r, s.searches[r.at])
+	}
+	return nil
+}
+
+// reason puts an error of one request into the words of a sample.
+func reason(err error, timeout time.Duration) string {
+	var frame *wire.FrameError
+	if errors.Is(err, wire.ErrTimeout) && !errors.As(err, &frame) {
+		return fmt.Sprintf("no answer within %s", timeout)
+	}
+	return err.Error()
+}
+
+// lost is the error that ends a session, or a read whose context is over.
+func (s *session) lost(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case wire.Broken(err):
+		return err
+	}
+	return nil
+}
+
+// single is the request for one place.
+func (s *session) single(at *place) (*request, error) {
+	r, err := newRequest(s.bus, []*place{at})
+	if err == nil {
+		r.at = s.atlas.units[r.unit]
+	}
+	return r, err
+}
+
+// again tells whether a read is tried again: after silence, as often as the bus
+// allows, where the unit ever answered.
+func (s *session) again(try int, u *unit, err error) bool {
+	return try < s.bus.Retries && errors.Is(err, wire.ErrTimeout) && u.longest > 0
+}
+
+// fetch reads the data of a request that is in no plan.
+func (s *session) fetch(ctx context.Context, r *request) ([]byte, error) {
+	for try := 0; ; try++ {
+		data, err := s.once(ctx, r, r.timeout)
+		if err == nil || !s.again(try, r.at, err) {
+			return data, err
+		}
+	}
+}
+
+// once reads the data of a request by one exchange.
+func (s *session) once(ctx context.Context, r *request, timeout time.Duration) ([]byte, error) {
+	reply, err := s.ask(ctx, wire.Request{Unit: r.unit, PDU: r.pdu, Timeout: timeout, Quiet: r.quiet})
+	if err != nil {
+		return nil, err
+	}
+	return replyData(reply)
+}
+
+// replyData is what stands behind function and byte count.
+func replyData(reply []byte) ([]byte, error) {
+	if len(reply) < 2 || len(reply) < 2+int(reply[1]) {
+		return nil, fmt.Errorf("an answer of %d bytes is too short", len(reply))
+	}
+	return reply[2 : 2+int(reply[1])], nil
+}
+
+// ask makes one exchange, on the first connection. It waits while the unit
+// rests.
+func (s *session) ask(ctx context.Context, r wire.Request) ([]byte, error) {
+	u := s.atlas.units[r.Unit]
+	if err := s.wait(ctx, u); err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	reply, err := s.windows[0].client.Do(ctx, r)
+	u.note(time.Since(begin), err)
+	if deaf := s.windows[0].heard(unanswered(err)); deaf != nil && s.bus.Type != "modbus-rtu" {
+		return nil, deaf
+	}
+	return reply, err
+}
+
+// wait waits while a unit rests.
+func (s *session) wait(ctx context.Context, u *unit) error {
+	if u.rest.IsZero() {
+		return nil
+	}
+	if err := sleepUntil(ctx, u.rest); err != nil {
+		return err
+	}
+	u.rest = time.Time{}
+	return nil
+}

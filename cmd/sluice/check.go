@@ -1,0 +1,189 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/gateway"
+	"sluice/gateway/site"
+)
+
+func checkCommand() *cobra.Command {
+	var verbose, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "check FILE…",
+		Short: "Check site files",
+		Long: `Check reads site files as "sluice run" would and says what is wrong with
+them: each finding with its line, the word and what to write instead. Secrets
+are not opened.
+
+With --verbose it also shows what the program makes of the file: each point's
+address as printed and on the wire, the requests planned for each bus and how
+much of its time they take, and which secrets are found.
+
+Exit code 0: no errors (warnings may be there), 1: errors.`,
+		Example: `  sluice check site.yaml
+  sluice check --verbose site.yaml
+  sluice check --json configs/*.yaml`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			var checked []checkedSite
+			wrong := false
+			for _, path := range paths {
+				c, err := checkSite(path)
+				if err != nil {
+					return err
+				}
+				wrong = wrong || c.Errors > 0
+				checked = append(checked, c)
+				if !asJSON {
+					c.found.Print(cmd.ErrOrStderr())
+					c.print(cmd.OutOrStdout(), verbose)
+				}
+			}
+			if asJSON {
+				encoder := json.NewEncoder(cmd.OutOrStdout())
+				encoder.SetIndent("", "  ")
+				encoder.SetEscapeHTML(false)
+				if err := encoder.Encode(checked); err != nil {
+					return err
+				}
+			}
+			if wrong {
+				return errFound
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show points, planned requests, the load of each bus and secrets")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print findings, points and requests as JSON")
+	return cmd
+}
+
+// checkedSite is what check finds out about one file.
+type checkedSite struct {
+	File     string           `json:"file"`
+	Errors   int              `json:"errors"`
+	Warnings int              `json:"warnings"`
+	Findings site.Diagnostics `json:"findings"`
+	Buses    []checkedBus     `json:"buses,omitempty"` // of a site without errors
+
+	found site.Diagnostics
+	site  *gateway.Site
+}
+
+type checkedBus struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+	gateway.Overview
+}
+
+func checkSite(path string) (checkedSite, error) {
+	s, found := site.Load(path, siteOptions())
+	c := checkedSite{File: path, Errors: found.Errors(), Findings: found, found: found, site: s}
+	c.Warnings = len(found) - c.Errors
+	if c.Findings == nil {
+		c.Findings = site.Diagnostics{}
+	}
+	if s == nil {
+		return c, nil
+	}
+	for _, bus := range s.Buses {
+		b := checkedBus{Name: bus.Name, Type: bus.Type}
+		if protocol, ok := protocols[bus.Protocol()]; ok {
+			overview, err := protocol.Describe(bus, s.DevicesOn(bus))
+			if err != nil {
+				return c, fmt.Errorf("%s: bus %s: %w", path, bus.Name, err)
+			}
+			b.Overview = overview
+		}
+		c.Buses = append(c.Buses, b)
+	}
+	return c, nil
+}
+
+func (c *checkedSite) print(out io.Writer, verbose bool) {
+	if c.site == nil {
+		fmt.Fprintf(out, "%s: %s, %s\n", c.File, count(c.Errors, "error"), count(c.Warnings, "warning"))
+		return
+	}
+	if verbose {
+		for i := range c.Buses {
+			c.Buses[i].print(out)
+		}
+		printSecrets(out, site.FindSecrets(c.site))
+	}
+	points := 0
+	for _, d := range c.site.Devices {
+		points += len(d.Points)
+	}
+	fmt.Fprintf(out, "%s: site %s is fine: %s, %s, %s, %s\n", c.File, c.site.Name,
+		count(len(c.site.Buses), "bus"), count(len(c.site.Devices), "device"), count(points, "point"), count(c.Warnings, "warning"))
+}
+
+func (b *checkedBus) print(out io.Writer) {
+	fmt.Fprintf(out, "bus %s (%s)\n\n", b.Name, b.Type)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "  device\tpoint\tprinted\treference\ton the wire\tsize\ttype\torder\tpoll")
+	for _, p := range b.Points {
+		poll := short(p.Poll)
+		if p.Poll == 0 {
+			poll = "write only"
+		}
+		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", p.Device, p.Point, p.Printed, p.Full, p.Wire, p.Size, p.Type, p.Order, poll)
+	}
+	fmt.Fprintln(table)
+	fmt.Fprintln(table, "  device\trequest\tpoints\tevery\ttakes")
+	for _, r := range b.Requests {
+		fmt.Fprintf(table, "  %s\t%s\t%d\t%s\t%s\n", r.Device, r.Reads, r.Points, short(r.Every), r.Takes.Round(10*time.Microsecond))
+	}
+	table.Flush()
+	about := ""
+	if b.Estimated {
+		about = "about "
+	}
+	fmt.Fprintf(out, "\nbus %s: %s, %s%.2f s per %s cycle, %.0f %%\n\n", b.Name, count(len(b.Requests), "request"), about, b.PerCycle.Seconds(), short(b.Cycle), 100*b.Busy)
+}
+
+func printSecrets(out io.Writer, secrets []site.SecretStatus) {
+	for _, s := range secrets {
+		state := "found in " + s.Place
+		if s.Err != nil {
+			state = "missing: " + s.Err.Error()
+		}
+		fmt.Fprintf(out, "secret %s: %s\n", s.Reference, state)
+	}
+	if len(secrets) > 0 {
+		fmt.Fprintln(out)
+	}
+}
+
+// short writes a duration as a site file does: 1m, not 1m0s.
+func short(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// count puts a number before its noun.
+func count(n int, noun string) string {
+	switch {
+	case n == 1:
+	case strings.HasSuffix(noun, "s"):
+		noun += "es"
+	default:
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"io/fs"
+	"os"
+
+	"sluice/adapters/modbus"
+	"sluice/configs"
+	"sluice/gateway"
+	"sluice/gateway/site"
+)
+
+// protocols holds the adapters that this program has, by the protocol in the
+// type of a bus. A new protocol is one line here.
+var protocols = map[string]struct {
+	New      gateway.NewAdapter
+	Check    site.Check
+	Describe func(*gateway.Bus, []*gateway.Device) (gateway.Overview, error)
+}{
+	"modbus": {modbus.New, modbus.Check, modbus.Describe},
+}
+
+func adapters() map[string]gateway.NewAdapter {
+	made := make(map[string]gateway.NewAdapter)
+	for name, p := range protocols {
+		made[name] = p.New
+	}
+	return made
+}
+
+func siteOptions() site.Options {
+	o := site.Options{Checks: make(map[string]site.Check)}
+	for name, p := range protocols {
+		o.Checks[name] = p.Check
+	}
+	if builtin, err := fs.Sub(configs.FS, "profiles"); err == nil {
+		o.Builtin = builtin
+	}
+	return o
+}
+
+// loadSite loads a site file with its secrets for running it, and prints what
+// is wrong with it.
+func loadSite(path string) (*gateway.Site, error) {
+	s, found := site.Load(path, siteOptions())
+	if found.Errors() == 0 {
+		found = append(found, site.OpenSecrets(s)...)
+	}
+	found.Print(os.Stderr)
+	if found.Errors() > 0 {
+		return nil, errFound
+	}
+	return s, nil
+}

@@ -1,0 +1,17 @@
+package cloud
+
+import "time"
+
+// Hurry makes a session's times short. Each delay before a new attempt is told
+// to delayed, if that is set.
+func (s *Session) Hurry(delayed func(refused bool)) *Session {
+	s.limits.attempt, s.limits.attemptTLS = 3*time.Second, 3*time.Second
+	s.limits.write, s.limits.puback = time.Second, time.Second
+	s.limits.delay = func(_ *backoff, _ time.Duration, refused bool) time.Duration {
+		if delayed != nil {
+			delayed(refused)
+		}
+		return 20 * time.Millisecond
+	}
+	return s
+}

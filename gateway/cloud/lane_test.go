@@ -1,0 +1,392 @@
+package cloud
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"sluice/gateway"
+)
+
+// token is a publish token whose PUBACK the test decides on.
+type token struct {
+	mqtt.PublishToken
+	done chan struct{}
+	err  error
+}
+
+func (t *token) Done() <-chan struct{} { return t.done }
+func (t *token) Error() error          { return t.err }
+
+// wire is a link whose messages the test receives in place of a client.
+func wire() (*link, <-chan *message) {
+	l := newLink(time.Minute)
+	l.since = time.Now()
+	received := make(chan *message)
+	go func() {
+		for {
+			select {
+			case m := <-l.out:
+				m.token = &token{done: make(chan struct{})}
+				close(m.sent)
+				received <- m
+			case <-l.lost:
+				close(received)
+				return
+			}
+		}
+	}()
+	return l, received
+}
+
+func puback(m *message) { close(m.token.(*token).done) }
+
+func testLane(setting string) *lane {
+	return newLane(Attributes, AttributesResponse, "plant1", 5*time.Second, &confirmation{setting: setting, log: slog.New(slog.DiscardHandler)})
+}
+
+// asking asks in the background; the error comes by the channel.
+func asking(ctx context.Context, n *lane, l *link, payload string) <-chan error {
+	result := make(chan error, 1)
+	go func() { result <- n.ask(ctx, l, []byte(payload)) }()
+	return result
+}
+
+func TestMessageIsConfirmedByItsAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := testLane(byResponse)
+		l, received := wire()
+		defer l.fail(errors.New("end"))
+		result := asking(t.Context(), n, l, "1")
+		m := <-received
+		n.hear(answer{}) // before the PUBACK: somebody else's
+		puback(m)
+		synctest.Wait()
+		select {
+		case err := <-result:
+			t.Fatalf("confirmed by an answer that came before the PUBACK: %v", err)
+		default:
+		}
+		time.Sleep(time.Second)
+		n.hear(answer{code: 7, msg: "no"})
+		var refusal *gateway.Refusal
+		if err := <-result; !errors.As(err, &refusal) || refusal.Code != 7 {
+			t.Errorf("error is %v", err)
+		}
+	})
+}
+
+func TestSilenceHoldsTheLaneOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := testLane(byResponse)
+		l, received := wire()
+		defer l.fail(errors.New("end"))
+		result := asking(t.Context(), n, l, "1")
+		time.Sleep(3 * time.Second) // the time of the answer runs from the PUBACK
+		puback(<-received)
+		acked := time.Now()
+		if err := <-result; err == nil || !strings.Contains(err.Error(), "no answer on attributes_response/plant1 within 5s") {
+			t.Errorf("error is %v", err)
+		}
+		if waited := time.Since(acked); waited != 5*time.Second {
+			t.Errorf("gave up after %v", waited)
+		}
+		result = asking(t.Context(), n, l, "2")
+		m := <-received
+		if waited := time.Since(acked); waited != 10*time.Second {
+			t.Errorf("sent again after %v", waited)
+		}
+		puback(m)
+		synctest.Wait()
+		n.hear(answer{})
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestLateAnswerEndsTheHoldOffAndConfirmsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := testLane(byResponse)
+		l, received := wire()
+		defer l.fail(errors.New("end"))
+		result := asking(t.Context(), n, l, "1")
+		puback(<-received)
+		<-result
+		result = asking(t.Context(), n, l, "2")
+		time.Sleep(time.Second)
+		late := time.Now()
+		n.hear(answer{}) // to 1
+		m := <-received
+		if time.Now() != late {
+			t.Errorf("went on %v after the late answer", time.Since(late))
+		}
+		puback(m)
+		if err := <-result; err == nil {
+			t.Error("the late answer to 1 confirmed 2")
+		}
+	})
+}
+
+func TestMessageLeftWithoutPubackHoldsTheNextConnectionOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := testLane(byResponse)
+		l, received := wire()
+		result := asking(t.Context(), n, l, "1")
+		<-received
+		l.fail(errors.New("EOF"))
+		if err := <-result; err == nil || err.Error() != "connection lost: EOF" {
+			t.Errorf("error is %v", err)
+		}
+		time.Sleep(20 * time.Second)
+		l, received = wire()
+		defer l.fail(errors.New("end"))
+		result = asking(t.Context(), n, l, "2")
+		m := <-received
+		if waited := time.Since(l.since); waited != 10*time.Second {
+			t.Errorf("sent %v after the connection", waited)
+		}
+		puback(m)
+		synctest.Wait()
+		n.hear(answer{})
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestBrokerThatLeavesOutAPubackLosesTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := testLane(byPuback)
+		l, received := wire()
+		result := asking(t.Context(), n, l, "1")
+		<-received
+		if err := <-result; err == nil || err.Error() != "connection lost: no PUBACK within 1m0s" {
+			t.Errorf("error is %v", err)
+		}
+	})
+}
+
+func TestMessageThatTheClientGaveUpIsNotConfirmed(t *testing.T) {
+	for range 50 { // of two reasons to wake up, either may be looked at first
+		synctest.Test(t, func(t *testing.T) {
+			n := testLane(byPuback)
+			l, received := wire()
+			result := asking(t.Context(), n, l, "1")
+			m := <-received
+			synctest.Wait()
+			m.token.(*token).err = errors.New("connection lost before Publish completed")
+			l.fail(errors.New("EOF"))
+			puback(m) // it is done, with an error
+			if err := <-result; err == nil || err.Error() != "connection lost: EOF" {
+				t.Errorf("error is %v", err)
+			}
+		})
+	}
+}
+
+func TestPubackThatCameBeforeTheEndCounts(t *testing.T) {
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			l, received := wire()
+			n := testLane(byPuback)
+			m, err := n.send(t.Context(), l, []byte("1"), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-received
+			result := make(chan error, 1)
+			go func() { result <- n.acked(t.Context(), l, m) }()
+			synctest.Wait()
+			puback(m)
+			l.fail(errors.New("EOF"))
+			if err := <-result; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestAutoBelievesInPubackAfterThreeSilencesAndInAnswersWhenItHearsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		n := testLane(byAuto)
+		n.confirm.log = slog.New(slog.NewTextHandler(&log, nil))
+		l, received := wire()
+		defer l.fail(errors.New("end"))
+		for i := range 3 {
+			if mode := n.confirm.mode(); mode != byAuto {
+				t.Errorf("mode is %s before message %d", mode, i)
+			}
+			sent := time.Now()
+			result := asking(t.Context(), n, l, "x")
+			puback(<-received)
+			if err := <-result; err != nil || time.Since(sent) != 5*time.Second {
+				t.Errorf("message %d after %v: %v", i, time.Since(sent), err)
+			}
+		}
+		if mode := n.confirm.mode(); mode != byPuback {
+			t.Errorf("mode is %s after three silences", mode)
+		}
+		n.hear(answer{})
+		if mode := n.confirm.mode(); mode != byResponse {
+			t.Errorf("mode is %s after an answer", mode)
+		}
+		if got := strings.Count(log.String(), "\n"); got != 2 {
+			t.Errorf("%d lines in the log, want one per change:\n%s", got, log.String())
+		}
+	})
+}
+
+func TestFirstAnswerOfAllThatMayBeAnEarlierOneConfirmsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := testLane(byAuto)
+		l, received := wire()
+		defer l.fail(errors.New("end"))
+		result := asking(t.Context(), n, l, "1")
+		puback(<-received)
+		if err := <-result; err != nil {
+			t.Fatal(err)
+		}
+		result = asking(t.Context(), n, l, "2")
+		puback(<-received)
+		synctest.Wait()
+		n.hear(answer{}) // to 1, or to 2
+		if err := <-result; err == nil {
+			t.Error("confirmed")
+		}
+	})
+}
+
+// platform is the model of what a real one may do: it gives each message at
+// most one answer, within twice the timeout after it took it.
+type platform struct {
+	random  *rand.Rand
+	lane    *lane
+	stored  map[string]bool
+	sends   int
+	excuses int  // reasons for sending again
+	doubles bool // the negative control: some answers come twice
+	slow    bool // the other one: answers may come later than that
+}
+
+// serve takes messages until the link ends, which may be in the middle of one.
+func (p *platform) serve(l *link, received <-chan *message) {
+	for m := range received {
+		p.sends++
+		if p.random.IntN(40) == 0 { // lost before it arrived
+			p.excuses++
+			l.fail(errors.New("reset"))
+			continue
+		}
+		time.Sleep(p.upTo(200 * time.Millisecond))
+		a := answer{}
+		if p.random.IntN(5) == 0 {
+			p.excuses++
+			a.code = 1
+		} else {
+			p.stored[string(m.payload)] = true
+		}
+		ack := p.upTo(200 * time.Millisecond)
+		p.reply(a, ack)
+		time.Sleep(ack)
+		if p.random.IntN(40) == 0 {
+			p.excuses++
+			l.fail(errors.New("reset"))
+			continue
+		}
+		puback(m)
+	}
+}
+
+func (p *platform) upTo(d time.Duration) time.Duration {
+	return time.Duration(p.random.Int64N(int64(d)))
+}
+
+// reply answers in its own time, counted from the PUBACK, or not at all.
+func (p *platform) reply(a answer, ack time.Duration) {
+	last := 2 * p.lane.timeout
+	if p.slow {
+		last *= 2
+	}
+	delay := ack + time.Millisecond
+	switch p.random.IntN(6) {
+	case 0:
+		p.excuses++
+		return
+	case 1, 2:
+		delay += p.upTo(last - time.Millisecond)
+	case 3:
+		delay = p.upTo(ack + 1) // even before the PUBACK
+	}
+	if delay <= ack || delay >= ack+p.lane.timeout {
+		p.excuses++
+	}
+	again := p.doubles && p.random.IntN(4) == 0
+	time.AfterFunc(delay, func() { p.lane.hear(a) })
+	if again {
+		time.AfterFunc(delay+p.upTo(p.lane.timeout), func() { p.lane.hear(a) })
+	}
+}
+
+// schedule plays a random one of messages, each sent until it is confirmed,
+// and tells how many of those the platform did not store.
+func schedule(t *testing.T, seed uint64, messages int, p *platform) (lost int) {
+	synctest.Test(t, func(t *testing.T) {
+		p.random = rand.New(rand.NewPCG(seed, 0))
+		p.lane, p.stored = testLane(byResponse), map[string]bool{}
+		l, received := wire()
+		go p.serve(l, received)
+		for i := range messages {
+			payload := strconv.Itoa(i)
+			for p.lane.ask(t.Context(), l, []byte(payload)) != nil {
+				select {
+				case <-l.lost:
+					time.Sleep(time.Second)
+					l, received = wire()
+					go p.serve(l, received)
+				default:
+				}
+			}
+			if !p.stored[payload] {
+				lost++
+			}
+		}
+		l.fail(errors.New("end"))
+		time.Sleep(time.Minute)
+	})
+	return lost
+}
+
+func TestRandomSchedulesLoseNothing(t *testing.T) {
+	const messages = 20
+	for seed := range uint64(1000) {
+		var p platform
+		if lost := schedule(t, seed, messages, &p); lost > 0 {
+			t.Fatalf("schedule %d: %d messages were confirmed, but not stored", seed, lost)
+		}
+		if p.sends > messages+p.excuses {
+			t.Fatalf("schedule %d: %d sends for %d messages and %d reasons to repeat", seed, p.sends, messages, p.excuses)
+		}
+	}
+}
+
+func TestScheduleModelFindsLosses(t *testing.T) {
+	for name, control := range map[string]platform{"doubled answers": {doubles: true}, "answers later than agreed": {slow: true}} {
+		lost := 0
+		for seed := uint64(0); seed < 500 && lost == 0; seed++ {
+			p := control
+			lost += schedule(t, seed, 20, &p)
+		}
+		if lost == 0 {
+			t.Errorf("%s lose nothing: the model is blind", name)
+		}
+	}
+}

@@ -1,0 +1,49 @@
+package cloud
+
+import (
+	"errors"
+	"net"
+	"time"
+)
+
+// outage is a time without a connection. It tells news from what was said
+// before, so that an outage of days leaves a few lines in the log.
+type outage struct {
+	since  time.Time
+	down   bool
+	causes map[string]bool // that were said
+}
+
+func (o *outage) begin(now time.Time) { *o = outage{since: now, down: true} }
+
+// note takes the reason of a failure: how long the outage has lasted, and
+// whether the reason is new in it.
+func (o *outage) note(now time.Time, err error) (down time.Duration, news bool) {
+	if !o.down {
+		o.begin(now)
+	}
+	if o.causes == nil {
+		o.causes = map[string]bool{}
+	}
+	c := cause(err)
+	news = !o.causes[c]
+	o.causes[c] = true
+	return now.Sub(o.since), news
+}
+
+// end ends the outage: how long it was, and whether anything was said of it.
+func (o *outage) end(now time.Time) (down time.Duration, said bool) {
+	down, said = now.Sub(o.since).Round(100*time.Millisecond), len(o.causes) > 0
+	*o = outage{}
+	return down, said
+}
+
+// cause is the error without what differs from one attempt to the next, the
+// local port.
+func cause(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Op + ": " + op.Err.Error()
+	}
+	return err.Error()
+}

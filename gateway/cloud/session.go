@@ -1,0 +1,204 @@
+package cloud
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/gateway"
+)
+
+// Config is what a session needs. Of Cloud, zero values of keepalive, confirm,
+// confirm_timeout and client_id stand for their defaults; late_ts is as it is.
+type Config struct {
+	Cloud gateway.Cloud
+	Login gateway.Login // its password in clear
+	Site  string        // for client ids
+	Log   *slog.Logger  // with the user name
+}
+
+// Session is the connection of one username to the cloud, with one Run and one
+// Publish per lane at a time. It is a gateway.Uplink.
+type Session struct {
+	cloud    gateway.Cloud
+	broker   *url.URL
+	user     string
+	password string
+	clientID string
+	lateTS   string
+	log      *slog.Logger
+	window   int           // records in flight at puback
+	pace     time.Duration // between the messages of one record
+	limits   limits
+
+	lanes     map[gateway.RecordKind]*lane
+	inbound   []subscription
+	confirm   *confirmation
+	confirmed atomic.Uint64
+	retained  atomic.Uint64
+
+	mu      sync.Mutex
+	current *link         // nil while there is none
+	up      chan struct{} // closed while there is one
+	lastErr error
+	outage  outage
+
+	denied []string // subscriptions; of Run
+}
+
+// limits are the times that tests shorten.
+type limits struct {
+	attempt, attemptTLS time.Duration // for one attempt to connect
+	write               time.Duration // for one packet
+	puback              time.Duration // for the acknowledgement of one packet
+	end                 time.Duration // for the goodbye
+	delay               func(b *backoff, down time.Duration, refused bool) time.Duration
+}
+
+var standard = limits{
+	attempt: 4 * time.Second, attemptTLS: 8 * time.Second, write: 10 * time.Second,
+	puback: time.Minute, end: 250 * time.Millisecond, delay: (*backoff).next,
+}
+
+// New makes a session; Run brings it to life. An error means that no connection
+// can ever come about.
+func New(c Config) (*Session, error) {
+	broker, err := address(c.Cloud.URL)
+	if err != nil {
+		return nil, err
+	}
+	if c.Login.User == "" || strings.ContainsAny(c.Login.User, "/+#\x00") {
+		return nil, fmt.Errorf("cloud user %q cannot be part of a topic", c.Login.User)
+	}
+	s := &Session{
+		cloud: c.Cloud, broker: broker, user: c.Login.User, password: string(c.Login.Password), log: c.Log,
+		window: 100, pace: c.Cloud.MinInterval, limits: standard, up: make(chan struct{}),
+	}
+	s.cloud.Keepalive = orDefault(s.cloud.Keepalive, 15*time.Second)
+	s.cloud.ConfirmTimeout = orDefault(s.cloud.ConfirmTimeout, 5*time.Second)
+	template := orDefault(s.cloud.ClientID, "{user}")
+	s.clientID = strings.NewReplacer("{user}", s.user, "{site}", c.Site).Replace(template)
+	if s.cloud.LateTS != "none" {
+		s.lateTS = s.cloud.LateTS
+	}
+	s.confirm = &confirmation{setting: orDefault(s.cloud.Confirm, byAuto), log: s.log}
+	s.outage.begin(time.Now())
+	reports := newLane(Attributes, AttributesResponse, s.user, s.cloud.ConfirmTimeout, s.confirm)
+	events := newLane(EventReport, EventResponse, s.user, s.cloud.ConfirmTimeout, s.confirm)
+	s.lanes = map[gateway.RecordKind]*lane{gateway.ReportRecord: reports}
+	s.inbound = []subscription{
+		{reports.response, s.confirm.setting == byResponse, func(payload []byte) { reports.hear(parseAnswer(payload)) }},
+		{events.response, s.confirm.setting == byResponse, func(payload []byte) { events.hear(parseAnswer(payload)) }},
+	}
+	return s, nil
+}
+
+func orDefault[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+// Run keeps the session connected until ctx ends; then it says goodbye, which
+// takes less than 300 ms.
+func (s *Session) Run(ctx context.Context) {
+	var b backoff
+	for {
+		up, err := s.connect(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if up >= steadyAfter {
+			b = backoff{}
+		}
+		down := s.failed(err)
+		if sleep(ctx, s.limits.delay(&b, down, refused(err))) != nil {
+			return
+		}
+	}
+}
+
+// connection waits for the connection.
+func (s *Session) connection(ctx context.Context) (*link, error) {
+	for {
+		s.mu.Lock()
+		l, up := s.current, s.up
+		s.mu.Unlock()
+		if l != nil {
+			select {
+			case <-l.lost: // Run will notice
+				s.forget(l)
+				continue
+			default:
+				return l, nil
+			}
+		}
+		select {
+		case <-up:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// offer makes the link the session's connection.
+func (s *Session) offer(l *link) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current, s.lastErr = l, nil
+	close(s.up)
+	attrs := []any{"broker", s.broker.Redacted()}
+	if down, said := s.outage.end(l.since); said {
+		attrs = append(attrs, "down", down)
+	}
+	s.log.Info("connected to the cloud", attrs...)
+}
+
+// forget takes the link away from those who look for a connection.
+func (s *Session) forget(l *link) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == l {
+		s.current, s.up = nil, make(chan struct{})
+	}
+}
+
+// failed notes why there is no connection, says it where it is news, and tells
+// how long there has been none.
+func (s *Session) failed(err error) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastErr = err
+	down, news := s.outage.note(time.Now(), err)
+	if news {
+		s.log.Warn("no connection to the cloud", "broker", s.broker.Redacted(), "error", err)
+	}
+	return down
+}
+
+// Status is a snapshot of a session.
+type Status struct {
+	Connected time.Time // since when; zero while there is no connection
+	Err       error     // why there is none
+	Confirmed uint64    // records
+	Mode      string    // what counts as delivered: puback, response, or auto while that is open
+	Retained  uint64    // downlinks that were ignored because the broker had kept them
+}
+
+// Status tells how the session is.
+func (s *Session) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	status := Status{Err: s.lastErr, Confirmed: s.confirmed.Load(), Mode: s.confirm.mode(), Retained: s.retained.Load()}
+	if s.current != nil {
+		status.Connected = s.current.since
+	}
+	return status
+}

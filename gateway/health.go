@@ -1,0 +1,92 @@
+package gateway
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// health is what was last said about a device, and how many of its points are
+// bad now.
+type health struct {
+	seen, bad int
+	said      string
+	since     time.Time
+}
+
+// count takes a new sample of a point into account, before it is noted.
+func (h *health) count(st *pointState, bad bool) {
+	if !st.seen {
+		st.seen = true
+		h.seen++
+	} else if st.latest.Quality == Bad {
+		h.bad--
+	}
+	if bad {
+		h.bad++
+	}
+}
+
+// say logs what changed about the device since it was last said: one line per
+// transition, and none in a healthy hour.
+func (d *deviceState) say(log *slog.Logger) {
+	now := d.describe()
+	if now == d.said {
+		return
+	}
+	log = log.With("device", d.device.Name)
+	switch {
+	case now == "":
+		log.Info("device is well again", "after", time.Since(d.since).Round(time.Millisecond))
+	case d.said == "":
+		d.since = time.Now()
+		log.Warn(now)
+	default:
+		log.Warn(now)
+	}
+	d.said = now
+}
+
+// describe puts the state of a device in words; "" is a healthy one.
+func (d *deviceState) describe() string {
+	if d.bad == 0 {
+		return ""
+	}
+	var first *Sample
+	for _, st := range d.points {
+		if st.seen && st.latest.Quality == Bad {
+			first = &st.latest
+			break
+		}
+	}
+	if d.bad == d.seen {
+		return "device gives no values: " + first.Reason
+	}
+	return fmt.Sprintf("%d of %d points are bad: %s: %s", d.bad, d.seen, first.Point.ID, first.Reason)
+}
+
+// busHealth is whether a bus is there, and what was last said about that.
+type busHealth struct {
+	log   *slog.Logger
+	lost  string // why the bus is lost; "" while it answers
+	since time.Time
+}
+
+// down notes that the connection of the bus is gone.
+func (h *busHealth) down(err error) {
+	if h.lost == "" {
+		h.since = time.Now()
+		h.log.Warn("bus lost", "error", err)
+	} else if h.lost != err.Error() {
+		h.log.Warn("bus still lost", "error", err)
+	}
+	h.lost = err.Error()
+}
+
+// up notes a good answer: with the first one, a lost bus is back.
+func (h *busHealth) up() {
+	if h.lost != "" {
+		h.log.Info("bus is back", "after", time.Since(h.since).Round(time.Millisecond))
+		h.lost = ""
+	}
+}

@@ -1,0 +1,175 @@
+package site
+
+import (
+	"regexp"
+	"strings"
+	"unicode/utf8"
+
+	"sluice/gateway"
+)
+
+// maxExpressions bounds the time that a file can ask for.
+const maxExpressions = 5000
+
+// names are what the expressions and steps of a profile may name.
+type names struct {
+	*gateway.Profile
+	points   map[string]*gateway.Definition
+	computed map[string]*gateway.Computed
+	all      []string            // points and computed, for suggestions
+	uses     map[string][]string // the points that an event, command … needs, by its path in the profile
+}
+
+func namesOf(p *gateway.Profile) *names {
+	n := &names{Profile: p, points: map[string]*gateway.Definition{}, computed: map[string]*gateway.Computed{}, uses: map[string][]string{}}
+	for _, point := range p.Points {
+		n.points[point.ID] = point
+		n.all = append(n.all, point.ID)
+	}
+	for _, c := range p.Computed {
+		n.computed[c.ID] = c
+		n.all = append(n.all, c.ID)
+	}
+	return n
+}
+
+// scope is what any expression of the profile may use.
+func (n *names) scope(name string) (gateway.Operand, bool) {
+	if point, ok := n.points[name]; ok {
+		return operandOf(point), true
+	}
+	_, ok := n.computed[name]
+	return gateway.Operand{Kind: gateway.NumberOperand}, ok
+}
+
+// with is a scope that has more names, which go first.
+func (n *names) with(more map[string]gateway.Operand) gateway.Scope {
+	return func(name string) (gateway.Operand, bool) {
+		if operand, ok := more[name]; ok {
+			return operand, true
+		}
+		return n.scope(name)
+	}
+}
+
+// operandOf is what a point is in an expression.
+func operandOf(d *gateway.Definition) gateway.Operand {
+	o := gateway.Operand{Kind: gateway.NumberOperand, WriteOnly: d.Access == "w"}
+	switch {
+	case len(d.Enum) > 0:
+		o.Kind = gateway.WordOperand
+		for _, label := range d.Enum {
+			o.Labels = append(o.Labels, label.Label)
+		}
+	case d.Type == gateway.Bool:
+		o.Kind = gateway.TruthOperand
+	case d.Type == gateway.String, d.Type == gateway.Bytes, d.Type == gateway.Flags:
+		o.Kind = gateway.WordOperand
+	}
+	if d.Count > 1 {
+		o.Kind = gateway.NumbersOperand
+		if o.Labels != nil || d.Type == gateway.String {
+			o.Kind = gateway.WordsOperand
+		}
+	}
+	return o
+}
+
+// expression types an expression that is written at a path, and reports what is
+// wrong with it under the word. ok tells that nothing is; owner is what needs
+// the points that it uses.
+func (l *loader) expression(path string, n *names, scope gateway.Scope, e *gateway.Expression, want gateway.OperandKind, owner string) (ok bool) {
+	if e == nil || l.full() {
+		return false
+	}
+	if l.typed++; l.typed > maxExpressions {
+		if l.typed == maxExpressions+1 {
+			l.fault(path, "", "the site has more than %d expressions", maxExpressions)
+		}
+		return false
+	}
+	used, faults := scope.Check(e.Text, want)
+	n.use(owner, used...)
+	reported := ""
+	for _, f := range faults {
+		f = n.explain(e.Text, f)
+		if f.Text == reported {
+			continue // the second half of a hyphenated name
+		}
+		reported = f.Text
+		l.findAt(gateway.Finding{Path: path, Severity: gateway.Error, Text: f.Text, Suggestion: f.Suggestion}, f.Offset, f.Width)
+	}
+	if len(faults) == 0 {
+		l.checkIncrease(path, n, e.Text)
+	}
+	return len(faults) == 0
+}
+
+func (n *names) use(owner string, used ...string) {
+	if owner != "" {
+		n.uses[owner] = append(n.uses[owner], used...)
+	}
+}
+
+var hyphenated = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*(-[A-Za-z0-9_]+)+`)
+
+// explain finds what an unknown name in an expression was meant to be.
+func (n *names) explain(text string, f gateway.Fault) gateway.Fault {
+	if f.Name == "" {
+		return f
+	}
+	for _, span := range hyphenated.FindAllStringIndex(text, -1) {
+		from := utf8.RuneCountInString(text[:span[0]])
+		word := text[span[0]:span[1]]
+		meant := n.pointOf(word)
+		if f.Offset >= from && f.Offset < from+len(word) && meant != "" {
+			return gateway.Fault{Offset: from, Width: len(word), Suggestion: "write " + meant,
+				Text: "in an expression " + word + " is a subtraction: a point stands there by its key, not by its name in the cloud"}
+		}
+	}
+	f.Suggestion = didYouMean(f.Name, append(gateway.FunctionNames(), n.all...))
+	return f
+}
+
+// pointOf finds the point that a name with hyphens means.
+func (n *names) pointOf(word string) string {
+	if key := strings.ReplaceAll(word, "-", "_"); n.points[key] != nil {
+		return key
+	}
+	for _, point := range n.Points {
+		if point.As == word {
+			return point.ID
+		}
+	}
+	return ""
+}
+
+var increaseCall = regexp.MustCompile(`increase\(\s*([A-Za-z_][A-Za-z0-9_]*)\s*\)`)
+
+func (l *loader) checkIncrease(path string, n *names, text string) {
+	for _, match := range increaseCall.FindAllStringSubmatch(text, -1) {
+		if point := n.points[match[1]]; point != nil && point.Kind == "counter" && point.WrapsAt == nil {
+			l.warn(path, "write wraps_at: <the raw value that follows its highest>", "counter %s has no wraps_at: when it starts again at 0, an increase is missed", match[1])
+		}
+	}
+}
+
+// readable reports a name, written at a path, that stands for no point with a
+// value.
+func (l *loader) readable(path string, n *names, name string) {
+	operand, ok := n.scope(name)
+	switch {
+	case !ok:
+		l.unknownName(path, "point", name, n.all)
+	case operand.WriteOnly:
+		l.fault(path, "", "%s is write-only (access: w): it has no value to read", name)
+	}
+}
+
+// readables does that for a list.
+func (l *loader) readables(path string, n *names, list []string, owner string) {
+	n.use(owner, list...)
+	for _, name := range list {
+		l.readable(path+"."+name, n, name)
+	}
+}

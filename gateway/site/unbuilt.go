@@ -1,0 +1,105 @@
+package site
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+
+	"sluice/gateway"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// unbuilt lists the keys of the language, as struct.key, whose feature the
+// program does not have yet, with the values that work all the same. Such a key
+// is read and checked like any other, and its first use is a warning. What gets
+// built is taken out here.
+var unbuilt = map[string][]string{
+	"Identity.writes": {"locked"},
+
+	"Cloud.backlog":    {"replay"},
+	"Cloud.history":    {"reported"},
+	"Cloud.on_connect": {"report"},
+	"Cloud.event_id":   {"event_id", "none"},
+	"Cloud.quality":    {"none"},
+	"Cloud.own_events": {"none"},
+	"Cloud.status":     nil,
+
+	"BufferSettings.max_age":       nil,
+	"BufferSettings.min_free_disk": nil,
+	"BufferSettings.when_full":     {"drop-oldest"},
+
+	"Local.http":       {"none"},
+	"Local.password":   nil,
+	"Local.write_test": {"false"},
+	"Local.history":    nil,
+
+	"Bus.type":            {"modbus-rtu", "modbus-tcp", "modbus-rtu-over-tcp"},
+	"Bus.tls":             nil,
+	"Bus.connections":     {"1"},
+	"Bus.pipeline":        {"1"},
+	"Bus.endpoint":        nil,
+	"Bus.security":        nil,
+	"Bus.login":           nil,
+	"Bus.trust":           nil,
+	"Bus.session_timeout": nil,
+
+	"Profile.protocol":  {"modbus"},
+	"Profile.unlock":    nil,
+	"Profile.namespace": nil,
+	"Profile.mode":      nil,
+	"Profile.computed":  nil,
+	"Profile.events":    nil,
+	"Profile.commands":  nil,
+	"Profile.streams":   nil,
+
+	"Definition.node":     nil,
+	"Definition.browse":   nil,
+	"Definition.kind":     {"value"},
+	"Definition.wraps_at": nil,
+	"Definition.access":   {"r"},
+	"Definition.push":     {"false"},
+	"Definition.restore":  {"false"},
+	"Definition.guard":    nil,
+	"Definition.verify":   nil,
+	"Definition.write":    nil,
+	"Definition.needs":    nil,
+
+	"Placement.vars":      nil,
+	"Placement.heartbeat": nil,
+}
+
+// noteUnbuilt keeps the first use of a key whose feature is not built yet.
+func (l *loader) noteUnbuilt(src *source, t reflect.Type, k, value *yaml.Node) {
+	id := t.Name() + "." + k.Value
+	works, listed := unbuilt[id]
+	if !listed && t == reflect.TypeFor[Device]() {
+		for _, owner := range []string{"Placement", "Profile"} {
+			if works, listed = unbuilt[owner+"."+k.Value]; listed {
+				id = owner + "." + k.Value
+				break
+			}
+		}
+	}
+	if !listed || value.Kind == yaml.ScalarNode && slices.Contains(works, value.Value) {
+		return
+	}
+	if first, ok := l.unbuilt[id]; ok && (first.File != src.name || first.Line <= k.Line) {
+		return
+	}
+	l.unbuilt[id] = src.diagnose(mark(k, value, works), gateway.Warning, unbuiltText(k.Value, value.Value, works), "")
+}
+
+func mark(k, value *yaml.Node, works []string) *yaml.Node {
+	if len(works) > 0 && value.Kind == yaml.ScalarNode {
+		return value
+	}
+	return k
+}
+
+func unbuiltText(key, value string, works []string) string {
+	if len(works) > 0 && value != "" {
+		return fmt.Sprintf("%s: %s is not built yet and has no effect", key, value)
+	}
+	return key + " is not built yet and has no effect"
+}

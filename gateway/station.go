@@ -1,0 +1,175 @@
+package gateway
+
+import (
+	"sort"
+	"time"
+)
+
+// station is what answers, or is silent, as one on a bus: a unit, with one
+// device or several of ours in it. It knows when its points are due.
+type station struct {
+	devices []*deviceState
+	polls   []poll
+	plans   map[string][]group // by the set of polls that are due together
+	queue   []group            // what is left of the pass under way
+	since   time.Time          // when the pass under way was due
+	probe   *pointState        // tells whether the unit is there
+
+	offline  Offline
+	failures int           // passes in a row without any answer
+	wait     time.Duration // between the last probe and the next
+	probeAt  time.Time     // the unit is silent: not asked before this
+}
+
+// poll is the set of points with one interval.
+type poll struct {
+	every  time.Duration
+	points []*Point
+	due    time.Time
+}
+
+// group is one request, with the states of its points.
+type group struct {
+	points []*Point
+	states []*pointState
+}
+
+// newStations divides the devices of a bus into stations.
+func newStations(bus *Bus, devices []*deviceState) []*station {
+	var stations []*station
+	shared := make(map[int]*station)
+	for _, d := range devices {
+		s := shared[d.device.Unit]
+		if s == nil {
+			s = &station{offline: bus.Offline, plans: make(map[string][]group)}
+			stations = append(stations, s)
+			if d.device.SameUnit {
+				shared[d.device.Unit] = s
+			}
+		}
+		s.devices = append(s.devices, d)
+	}
+	for _, s := range stations {
+		s.arrange()
+	}
+	return stations
+}
+
+// arrange sorts the points by interval and finds the probe.
+func (s *station) arrange() {
+	byInterval := make(map[time.Duration][]*Point)
+	for _, d := range s.devices {
+		for _, st := range d.points {
+			p := st.latest.Point
+			if p.Access == "w" {
+				continue
+			}
+			byInterval[p.Poll] = append(byInterval[p.Poll], p)
+			if s.probe == nil || d.device.Profile != nil && p.ID == d.device.Profile.Probe {
+				s.probe = st
+			}
+		}
+	}
+	for every, points := range byInterval {
+		s.polls = append(s.polls, poll{every: every, points: points})
+	}
+	sort.Slice(s.polls, func(i, j int) bool { return s.polls[i].every < s.polls[j].every })
+}
+
+// due is when the station is to be asked next.
+func (s *station) due() time.Time {
+	if len(s.queue) > 0 {
+		return s.since
+	}
+	next := s.polls[0].due
+	for i := range s.polls[1:] {
+		if p := &s.polls[i+1]; p.due.Before(next) {
+			next = p.due
+		}
+	}
+	if s.failures > 0 && next.Before(s.probeAt) {
+		return s.probeAt
+	}
+	return next
+}
+
+// begin queues what is due at now and sets when it is due again: without
+// drift, skipping what was missed. It tells how many polls that were.
+func (s *station) begin(now time.Time, phase time.Duration, plan func([]*Point) []group) (missed int) {
+	s.since = s.due()
+	var key []byte
+	var points []*Point
+	for i := range s.polls {
+		p := &s.polls[i]
+		if now.Before(p.due) {
+			continue
+		}
+		missed += p.advance(now, phase)
+		key = append(key, byte(i>>8), byte(i))
+		points = append(points, p.points...)
+	}
+	queue, ok := s.plans[string(key)]
+	if !ok {
+		queue = plan(points)
+		s.plans[string(key)] = queue
+	}
+	s.queue = queue
+	return missed
+}
+
+// advance sets when the poll is due after now, and tells how many times it was
+// missed.
+func (p *poll) advance(now time.Time, phase time.Duration) (missed int) {
+	if p.due.IsZero() {
+		p.due = now.Add(min(phase, p.every))
+	}
+	p.due = p.due.Add(p.every)
+	if late := now.Sub(p.due); late >= 0 {
+		missed = int(late/p.every) + 1
+		p.due = p.due.Add(time.Duration(missed) * p.every)
+	}
+	return missed
+}
+
+// silent notes a pass without an answer: the rest of it is dropped, and after
+// some of them the unit is offline and only probed, ever more rarely.
+func (s *station) silent(now time.Time, reason string) {
+	s.queue = nil
+	for _, d := range s.devices {
+		for _, st := range d.points {
+			if st.latest.Point.Access != "w" {
+				st.note(&Sample{Point: st.latest.Point, Time: now, Reason: reason, Silent: true})
+			}
+		}
+	}
+	for i := range s.polls {
+		if p := &s.polls[i]; !now.Before(p.due) {
+			p.advance(now, 0)
+		}
+	}
+	if s.failures++; s.failures < max(s.offline.After, 1) {
+		s.probeAt = now
+		return
+	}
+	s.wait = min(max(2*s.wait, s.offline.Probe), max(s.offline.Probe, s.offline.ProbeMax))
+	s.probeAt = now.Add(s.wait)
+}
+
+// answered notes that the unit is there.
+func (s *station) answered() { s.failures, s.wait = 0, 0 }
+
+// restart drops what belongs to a session that is over.
+func (s *station) restart() {
+	s.queue = nil
+	clear(s.plans)
+}
+
+// has tells whether the group reads the point.
+func (g *group) has(st *pointState) bool {
+	for _, other := range g.states {
+		if other == st {
+			return true
+		}
+	}
+	return false
+}
