@@ -19,15 +19,16 @@ type busLoop struct {
 	health   busHealth
 	patience patience
 	refresh  time.Time     // when to look for points that need a refresh
+	scan     time.Duration // between two such looks
 	phase    time.Duration // keeps the buses from polling at the same moment
 
 	session  Session
 	answered bool // the session gave a good answer
 }
 
-// refreshScan is the time between two looks for points to refresh; short
-// against the minutes of at_least_every.
-const refreshScan = time.Second
+// leastScan is the shortest time between two looks for points to refresh. The
+// looks are as frequent as a refresh may be late: a twentieth of its interval.
+const leastScan = time.Second
 
 func newBusLoop(bus *Bus, devices []*Device, adapter Adapter, log *slog.Logger, stats *Stats, take func(*Device, Record)) *busLoop {
 	b := &busLoop{bus: bus, adapter: adapter, log: log, stats: stats, reporter: newReporter(devices, take), health: busHealth{log: log}}
@@ -36,6 +37,7 @@ func newBusLoop(bus *Bus, devices []*Device, adapter Adapter, log *slog.Logger, 
 			b.stations = append(b.stations, s)
 		}
 	}
+	b.scan = max(leastScan, b.reporter.soonest()/20)
 	return b
 }
 
@@ -79,7 +81,7 @@ func (b *busLoop) serve(ctx context.Context) (err error) {
 			return ctx.Err()
 		}
 		if now := time.Now(); !now.Before(b.refresh) {
-			b.refresh = now.Add(refreshScan)
+			b.refresh = now.Add(b.scan)
 			b.reporter.refresh(now)
 		}
 	}

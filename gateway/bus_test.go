@@ -216,7 +216,7 @@ func TestRefreshRepeatsOnlyWhatIsAlive(t *testing.T) {
 		if !strings.Contains(reports[1], "dying=1") || !strings.Contains(reports[1], "steady=1") || !strings.HasPrefix(reports[1], "4m") {
 			t.Errorf("first refresh: %s", reports[1])
 		}
-		if !strings.HasSuffix(reports[2], " d steady=1") || !strings.HasPrefix(reports[2], "7m50s") {
+		if !strings.HasSuffix(reports[2], " d steady=1") || !strings.HasPrefix(reports[2], "8m") {
 			t.Errorf("second refresh: %s", reports[2])
 		}
 	})

@@ -132,6 +132,17 @@ func changed(now, last *Value, band *Deadband) bool {
 	return difference > 0 && difference >= limit
 }
 
+// soonest is the shortest at_least_every of the points.
+func (r *reporter) soonest() time.Duration {
+	soonest := time.Hour
+	for p := range r.states {
+		if every := p.Report.AtLeastEvery; every > 0 {
+			soonest = min(soonest, every)
+		}
+	}
+	return soonest
+}
+
 // refresh marks the points that were not reported for at_least_every. Only a
 // reportable sample that was read within two polls is repeated: a dead sensor
 // is never refreshed.

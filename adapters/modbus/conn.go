@@ -26,6 +26,9 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interv
 // differ in nothing, and each is for one goroutine at a time.
 func (a *Adapter) open(ctx context.Context) (clients []*wire.Client, err error) {
 	n := min(max(1, a.bus.Connections), mostConnections)
+	if a.bus.Type == "modbus-rtu" {
+		n = 1
+	}
 	defer func() {
 		if err != nil {
 			closeAll(clients)

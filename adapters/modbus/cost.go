@@ -10,7 +10,9 @@ import (
 
 // What a request is assumed to cost where it cannot be known beforehand. They
 // decide how much is read for nothing, so their proportion matters more than
-// their size.
+// their size. The round trip on TCP is not measured: from half a millisecond
+// on, any gap that fits into a request is cheaper than another request, so a
+// longer one would change no plan.
 const (
 	turnaround    = 10 * time.Millisecond  // of a serial unit, from request to answer
 	roundTrip     = 1 * time.Millisecond   // of a request on TCP

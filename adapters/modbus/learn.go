@@ -30,14 +30,16 @@ const (
 // fact is something that a unit taught about itself: a read that it refuses,
 // though it answers others, and what that means for the plan.
 type fact struct {
-	Kind        kind      `json:"kind"`
-	Table       Table     `json:"table"`
-	First, Last int       // of the read that is refused
-	From, To    int       `json:",omitempty"` // hole: what no request may touch; To is From-1 for a border
-	Most        int       `json:",omitempty"` // limit: the most that was answered
-	Reason      string    `json:"reason"`
-	Since       time.Time `json:"since"`
-	Checked     time.Time `json:"checked"` // when it was last refused
+	Kind    kind      `json:"kind"`
+	Table   Table     `json:"table"`
+	First   int       `json:"first"` // of the read that is refused
+	Last    int       `json:"last"`
+	From    int       `json:"from,omitempty"` // hole: what no request may touch
+	To      int       `json:"to,omitempty"`   // From-1 for a border
+	Most    int       `json:"most,omitempty"` // limit: the most that was answered
+	Reason  string    `json:"reason"`
+	Since   time.Time `json:"since"`
+	Checked time.Time `json:"checked"` // when it was last refused
 }
 
 // restrict makes the rules of a table keep to the fact.

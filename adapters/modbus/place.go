@@ -211,6 +211,16 @@ func (a *atlas) linkExponents(d *gateway.Device, places []place) error {
 	return nil
 }
 
+// find gives the place of a point that may have been dropped from the device.
+func (a *atlas) find(d *gateway.Device, id string) (*place, error) {
+	for _, p := range d.Points {
+		if p.ID == id {
+			return a.places[p], nil
+		}
+	}
+	return a.exponent(d, nil, id)
+}
+
 func (a *atlas) exponent(d *gateway.Device, places []place, id string) (*place, error) {
 	for i := range places {
 		if places[i].point.ID == id {

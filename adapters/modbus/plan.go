@@ -51,7 +51,7 @@ func (p planner) plan(points []*gateway.Point) [][]*gateway.Point {
 	parts := p.divide(points)
 	groups := make([][]*gateway.Point, len(parts))
 	for i := range parts {
-		groups[i] = parts[i].points
+		groups[i] = slices.Clip(parts[i].points)
 	}
 	return groups
 }
@@ -87,7 +87,7 @@ func (p planner) divide(points []*gateway.Point) []part {
 	}
 	for i := range parts {
 		n := parts[i].size
-		parts[i].points, all = all[:n:n], all[n:]
+		parts[i].points, all = all[:n], all[n:]
 	}
 	return append(parts, strangers...)
 }

@@ -314,9 +314,10 @@ func fleet(bus *gateway.Bus, devices, points int) []*gateway.Device {
 	return list
 }
 
+// BenchmarkPlan100k is a session's plan, compiled.
 func BenchmarkPlan100k(b *testing.B) {
 	devices := fleet(rtu, 100, 1000)
-	atlas, err := newAtlas(devices)
+	a, err := New(gateway.Env{}, rtu, devices)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -326,7 +327,7 @@ func BenchmarkPlan100k(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		planner{rtu, atlas}.plan(points)
+		newSession(a.(*Adapter), nil).Plan(points)
 	}
 }
 

@@ -31,10 +31,11 @@ type request struct {
 type reading struct {
 	point      *gateway.Point
 	place      *place
-	offset     int   // bytes, or bits of a table of bits
-	exponent   int   // the same of its scale_from
-	slot       int   // of its sample
+	offset     int32 // bytes, or bits of a table of bits
+	exponent   int32 // the same of its scale_from
+	slot       int32 // of its sample
 	start, end int32 // of what has to be read for it
+	quick      quick
 }
 
 // readFunctions are the function codes that read the tables.
@@ -64,9 +65,9 @@ func newRequest(bus *gateway.Bus, places []*place) (*request, error) {
 		return nil, fmt.Errorf("%s at %s %d are more than the %d of one request", r.table.counted(r.count), r.table, start, most)
 	}
 	for i, p := range places {
-		r.readings[i] = reading{point: p.point, place: p, offset: r.offset(p), slot: i, start: int32(items[i].start), end: int32(items[i].end)}
+		r.readings[i] = reading{point: p.point, place: p, offset: int32(r.offset(p)), slot: int32(i), start: int32(items[i].start), end: int32(items[i].end), quick: quickOf(p)}
 		if p.exponent != nil {
-			r.readings[i].exponent = r.offset(p.exponent)
+			r.readings[i].exponent = int32(r.offset(p.exponent))
 		}
 	}
 	r.pdu = wire.AppendRead(nil, readFunctions[r.table], uint16(r.start), uint16(r.count))
@@ -164,16 +165,19 @@ func (r *request) raw(p *place, data []byte, offset int) (gateway.Value, error) 
 
 // value is one point of the answer's data in engineering units.
 func (r *request) value(at *reading, data []byte) (gateway.Value, gateway.Quality, string) {
+	if v, ok := at.quick.value(data, int(at.offset)); ok {
+		return v, gateway.Good, ""
+	}
 	exponent := 0
 	if at.place.exponent != nil {
-		e, err := r.raw(at.place.exponent, data, at.exponent)
+		e, err := r.raw(at.place.exponent, data, int(at.exponent))
 		n, reason := exponentOf(at.place.exponent, e, err)
 		if reason != "" {
 			return gateway.Value{}, gateway.Bad, reason
 		}
 		exponent = n
 	}
-	raw, err := r.raw(at.place, data, at.offset)
+	raw, err := r.raw(at.place, data, int(at.offset))
 	if err != nil {
 		return gateway.Value{}, gateway.Bad, err.Error()
 	}

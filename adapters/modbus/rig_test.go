@@ -2,6 +2,7 @@ package modbus
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -233,4 +234,12 @@ func readAll(t testing.TB, s gateway.Session, d *gateway.Device) map[string]stri
 		}
 	}
 	return all
+}
+
+// ctx is the context of a test, or of a property.
+func ctx(t any) context.Context {
+	if t, ok := t.(interface{ Context() context.Context }); ok {
+		return t.Context()
+	}
+	return context.Background()
 }

@@ -28,8 +28,10 @@ type search struct {
 	generation int // of the unit, when it began
 	bricks     []brick
 	tried      map[span]trial
-	answers    int       // of the unit, when it began
-	heard      int       // of the unit, when it was last read for
+	answers    int  // of the unit, when it began
+	heard      int  // of the unit, when it was last read for
+	waits      bool // it is over, but for an answer that shows that the unit is well
+	timeout    time.Duration
 	touched    time.Time // when it was last read for
 
 	want  *span // the read that find needs next
@@ -49,7 +51,7 @@ type trial struct {
 }
 
 func newSearch(r *request, u *unit, generation int, err error) *search {
-	q := &search{table: r.table, span: r.span(), generation: generation, bricks: r.bricks(), tried: make(map[span]trial), answers: u.answers, heard: u.answers, touched: time.Now(), err: err}
+	q := &search{table: r.table, span: r.span(), generation: generation, bricks: r.bricks(), tried: make(map[span]trial), timeout: r.timeout, answers: u.answers, heard: u.answers, touched: time.Now(), err: err}
 	q.data = make([]byte, dataBytes(r.table, r.count))
 	q.fresh = make([]bool, len(q.bricks))
 	q.note(q.span, err)
@@ -173,7 +175,7 @@ func (q *search) longest() (n int) {
 }
 
 func (q *search) learn(f fact, refused span) {
-	f.Table, f.Reason = q.table, reason(q.tried[refused].err, 0)
+	f.Table, f.Reason = q.table, reason(q.tried[refused].err, q.timeout)
 	f.Since = time.Now()
 	f.Checked = f.Since
 	q.facts = append(q.facts, f)
@@ -280,7 +282,7 @@ func (s *session) seek(ctx context.Context, r *request, q *search) error {
 // try reads a span for a search. It stops where the answer says nothing about
 // the registers.
 func (s *session) try(ctx context.Context, r *request, q *search, what span) (stop bool, err error) {
-	data, err := s.once(ctx, r.piece(what), r.timeout)
+	data, err := s.once(ctx, r.piece(what), r.at.patience(r.timeout))
 	switch {
 	case err == nil:
 		q.note(what, nil)
@@ -312,15 +314,16 @@ func (s *session) settle(r *request, q *search, over bool, err error) error {
 			s.samples[at.slot] = gateway.Sample{Point: at.point, Time: now, Reason: reason(q.err, r.timeout), Silent: nothing}
 		}
 	}
-	if !over {
+	blind := r.at.answers == q.answers && len(q.facts) > 0
+	if !over || blind && !q.waits {
+		q.waits = over
 		return nil
 	}
 	delete(s.searches, r.at)
 	switch {
-	case len(q.facts) == 0:
-	case r.at.answers == q.answers:
+	case blind:
 		s.holdOff[r.at] = now.Add(holdOff)
-	default:
+	case len(q.facts) > 0:
 		s.keep(r.at, true, func(facts []fact) []fact {
 			for _, f := range q.facts {
 				facts = append(slices.DeleteFunc(facts, f.same), f)
@@ -340,7 +343,7 @@ func (s *session) retry(ctx context.Context, u *unit, facts []fact) error {
 		}
 		d := u.devices[0]
 		r := request{unit: byte(d.Unit), table: f.Table, timeout: deviceTimeout(s.bus, d), quiet: deviceQuiet(s.bus, d), at: u}
-		_, err := s.once(ctx, r.piece(span{f.First, f.Last}), r.timeout)
+		_, err := s.once(ctx, r.piece(span{f.First, f.Last}), u.patience(r.timeout))
 		switch {
 		case err == nil:
 			s.keep(u, true, func(facts []fact) []fact { return slices.DeleteFunc(facts, f.same) })

@@ -3,12 +3,16 @@ package modbus
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"go.bug.st/serial"
+
+	"sluice/adapters/modbus/wire"
 )
 
 // openSerial opens a serial port with the line's format. rs485 says who
-// switches the transmitter: the driver (default), or we by RTS.
+// switches the transmitter: the driver or adapter (default), which is left as
+// it is set up, or we by RTS.
 func openSerial(name string, l Line, rs485 string) (io.ReadWriteCloser, error) {
 	mode := &serial.Mode{
 		BaudRate: l.Baud,
@@ -26,7 +30,7 @@ func openSerial(name string, l Line, rs485 string) (io.ReadWriteCloser, error) {
 	if rs485 != "rts" && rs485 != "rts-inverted" {
 		return &serialPort{port}, nil
 	}
-	p := &rtsPort{serialPort{port}, rs485 == "rts"}
+	p := &rtsPort{serialPort{port}, l, rs485 == "rts"}
 	if err := port.SetRTS(!p.sending); err != nil {
 		port.Close()
 		return nil, fmt.Errorf("rs485: %s: %s can't switch RTS (%w); use an adapter that switches by itself, with rs485: driver", rs485, name, err)
@@ -55,6 +59,7 @@ func (p *serialPort) Write(b []byte) (n int, err error) {
 // rtsPort switches the transmitter on while it sends.
 type rtsPort struct {
 	serialPort
+	line    Line
 	sending bool // state of RTS that turns the transmitter on
 }
 
@@ -63,10 +68,13 @@ func (p *rtsPort) Write(b []byte) (n int, err error) {
 	if err := p.SetRTS(p.sending); err != nil {
 		return 0, fmt.Errorf("switch RTS: %w", err)
 	}
+	begin := time.Now()
 	n, err = p.serialPort.Write(b)
 	if err == nil {
 		err = p.Drain()
 	}
+	// USB adapters call what is in their own buffer drained.
+	time.Sleep(time.Until(begin.Add(wire.LineTime(n, p.line.Baud, p.line.CharBits()))))
 	if off := p.SetRTS(!p.sending); err == nil && off != nil {
 		err = fmt.Errorf("switch RTS: %w", off)
 	}

@@ -11,15 +11,20 @@ import (
 	"sluice/gateway"
 )
 
-// mostBatches bounds the compiled groups of a session, where plans are made
-// for ever new sets of points.
-const mostBatches = 1 << 16
+// What bounds the compiled groups: those of plans, which may be made for ever
+// new sets of points, and others.
+const (
+	mostBatches = 1 << 16
+	mostOthers  = 256
+)
 
 // session is one connection, or several to one endpoint.
 type session struct {
 	*Adapter
 	windows  []*window                  // one for each connection
-	batches  map[**gateway.Point]*batch // by the address of a group's first element
+	batches  map[**gateway.Point]*batch // Plan's groups, by the address of the first element
+	others   map[**gateway.Point]*batch // of other groups
+	planned  int                        // of the last Plan
 	samples  []gateway.Sample
 	searches map[*unit]*search
 	holdOff  map[*unit]time.Time // no search before
@@ -29,10 +34,12 @@ type session struct {
 var (
 	_ gateway.Prober = (*session)(nil)
 	_ gateway.Pacer  = (*session)(nil)
+
+	_ interface{ Planned() int } = (*session)(nil)
 )
 
 func newSession(a *Adapter, clients ...*wire.Client) *session {
-	s := &session{Adapter: a, batches: make(map[**gateway.Point]*batch), searches: make(map[*unit]*search), holdOff: make(map[*unit]time.Time)}
+	s := &session{Adapter: a, batches: make(map[**gateway.Point]*batch), others: make(map[**gateway.Point]*batch), searches: make(map[*unit]*search), holdOff: make(map[*unit]time.Time)}
 	for _, u := range a.atlas.units {
 		a.recall(u)
 	}
@@ -71,10 +78,15 @@ func (s *session) Read(ctx context.Context, group []*gateway.Point) ([]gateway.S
 	if err := s.send(ctx, b.requests); err != nil {
 		return nil, err
 	}
+	silent := len(b.requests) > 0
 	for _, r := range b.requests {
 		if err := s.finish(ctx, r); err != nil {
 			return nil, err
 		}
+		silent = silent && s.samples[r.readings[0].slot].Silent
+	}
+	for _, l := range b.left {
+		s.samples[l.slot].Silent = silent // as the rest of its unit is
 	}
 	for _, u := range b.units {
 		s.recall(u)

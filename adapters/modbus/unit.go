@@ -24,6 +24,7 @@ type unit struct {
 	answers int           // with data
 	rest    time.Time     // not to be asked before
 	busy    time.Duration // rest that a busy unit was last given
+	missed  int           // probes without an answer, in a row
 
 	// Guarded by the atlas:
 	facts      []fact
@@ -37,19 +38,28 @@ func (u *unit) name() string { return u.devices[0].Name }
 
 // note takes the outcome of a request into account.
 func (u *unit) note(took time.Duration, err error) {
-	var refusal wire.Exception
-	switch {
-	case err == nil:
+	if err == nil {
 		u.answers++
-	case !errors.As(err, &refusal) || silence(refusal):
-		return
-	case refusal == wire.Acknowledge || refusal == wire.ServerDeviceBusy:
-		u.busy = min(max(2*u.busy, firstBusy), mostBusy)
-		u.rests(u.busy)
+	} else if !u.refused(err) {
 		return
 	}
 	u.busy = 0
 	u.longest = max(u.longest, took)
+}
+
+// refused tells whether an error is an answer too. A unit that says that it is
+// busy rests.
+func (u *unit) refused(err error) bool {
+	var refusal wire.Exception
+	if !errors.As(err, &refusal) || silence(refusal) {
+		return false
+	}
+	if refusal == wire.Acknowledge || refusal == wire.ServerDeviceBusy {
+		u.busy = min(max(2*u.busy, firstBusy), mostBusy)
+		u.rests(u.busy)
+		return false
+	}
+	return true
 }
 
 // rests keeps the unit from being asked for that long.
@@ -88,25 +98,61 @@ func (s *session) Rest(d *gateway.Device) time.Duration {
 }
 
 // Probe reads one point once, waiting no longer than the unit ever took to
-// answer, times three.
+// answer, times three. Where the unit says nothing, every second probe reads
+// another of its points instead: some units are silent about a register that
+// they do not have, and that may be the probe.
 func (s *session) Probe(ctx context.Context, p *gateway.Point) (gateway.Sample, error) {
-	bad := func(why string, silent bool) gateway.Sample {
-		return gateway.Sample{Point: p, Time: time.Now(), Reason: why, Silent: silent}
-	}
+	sample := gateway.Sample{Point: p, Time: time.Now()}
 	at := s.atlas.places[p]
 	if at == nil {
-		return bad(p.ID+" is not a point of this bus", false), nil
+		sample.Reason = p.ID + " is not a point of this bus"
+		return sample, nil
 	}
-	r, err := s.single(at)
+	u := s.atlas.units[byte(p.Device.Unit)]
+	asked := u.probe(at, s.atlas)
+	r, err := s.single(asked)
 	if err != nil {
-		return bad(err.Error(), false), nil
+		sample.Reason = err.Error()
+		return sample, nil
 	}
-	timeout := r.at.patience(r.timeout)
+	timeout := u.patience(r.timeout)
 	data, err := s.once(ctx, r, timeout)
-	if err != nil {
-		return bad(reason(err, timeout), silence(err)), s.lost(ctx, err)
+	sample.Time = time.Now()
+	switch {
+	case err != nil:
+		if u.missed++; !silence(err) {
+			u.missed = 0
+		}
+		sample.Reason, sample.Silent = reason(err, timeout), silence(err)
+		return sample, s.lost(ctx, err)
+	case asked != at:
+		sample.Reason = "not read, but " + asked.point.ID + " was"
+		return sample, nil
 	}
-	return r.sample(&r.readings[0], data, time.Now()), nil
+	u.missed = 0
+	return r.sample(&r.readings[0], data, sample.Time), nil
+}
+
+// probe is the place that a probe reads.
+func (u *unit) probe(at *place, a *atlas) *place {
+	if u.missed%2 == 0 {
+		return at
+	}
+	skip := u.missed / 2
+	for range 2 {
+		for _, d := range u.devices {
+			for _, p := range d.Points {
+				if other := a.places[p]; p.Access == "w" || other == at || other == nil {
+					continue
+				} else if skip == 0 {
+					return other
+				}
+				skip--
+			}
+		}
+		skip = 0 // there are fewer: the first one
+	}
+	return at
 }
 
 func sleepUntil(ctx context.Context, until time.Time) error {

@@ -2,6 +2,7 @@ package modbus
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -123,5 +124,47 @@ func TestBusyReadIsNotTriedAgainAtOnce(t *testing.T) {
 	var refused *gateway.WriteError
 	if err := s.Write(t.Context(), point(t, d, "speed"), gateway.FloatValue(1)); !errors.As(err, &refused) || !refused.Unknown || s.Rest(d) == 0 {
 		t.Errorf("a write that is acknowledged: %#v, rests %v", err, s.Rest(d))
+	}
+}
+
+func TestProbeOfAUnitThatIsSilentAboutTheProbe(t *testing.T) {
+	d := learner("holding", 200*time.Millisecond, [2]int{0, 1}, [2]int{10, 1}, [2]int{20, 1})
+	m := &meter{refuse: touches(silent, 0)}
+	s, end := onMeter(t, m, nil, d)
+	defer end()
+	first, err := s.Probe(t.Context(), d.Points[0])
+	second, err2 := s.Probe(t.Context(), d.Points[0])
+	if err != nil || err2 != nil || !first.Silent || second.Silent || second.Point != d.Points[0] || second.Quality != gateway.Bad || second.Reason != "not read, but p1 was" {
+		t.Errorf("%+v, %v; %+v, %v", first, err, second, err2)
+	}
+	m.set(touches(silent, 0, 10, 20))
+	m.take()
+	u := s.atlas.units[1]
+	for u.missed = 0; u.missed < 8; {
+		if _, err := s.Probe(t.Context(), d.Points[0]); err != nil {
+			break // nobody answers any more
+		}
+	}
+	if got := m.take(); !slices.Equal(got[:4], []string{"0+1", "10+1", "0+1", "20+1"}) {
+		t.Errorf("asked %v", got)
+	}
+}
+
+func TestRefusedPointsAreSilentWithTheirUnit(t *testing.T) {
+	d := learner("holding", 200*time.Millisecond, run(0, 8, 1)...)
+	m := &meter{refuse: touches(2, 3)}
+	s, end := onMeter(t, m, nil, d)
+	defer end()
+	for range 3 {
+		cycle(t, s, s.Plan(d.Points))
+	}
+	m.set(touches(silent, 0, 1, 2, 4, 5, 6, 7))
+	for _, group := range s.Plan(d.Points) {
+		samples, err := s.Read(t.Context(), group)
+		for _, x := range samples {
+			if err != nil || !x.Silent {
+				t.Errorf("%+v, %v", x, err)
+			}
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +37,10 @@ type leftOut struct {
 
 // Plan divides the points into groups, each for one device's unit.
 func (s *session) Plan(points []*gateway.Point) [][]*gateway.Point {
+	if now := s.Planned(); now != s.planned || len(s.batches) > mostBatches {
+		s.planned = now
+		clear(s.batches) // those of older plans; one still in use is made again
+	}
 	parts := planner{s.bus, s.atlas}.divide(points)
 	var groups [][]*gateway.Point
 	for first, last := 0, 0; first < len(parts); first = last {
@@ -49,8 +54,9 @@ func (s *session) Plan(points []*gateway.Point) [][]*gateway.Point {
 			}
 			group = group[:len(group)+len(parts[last].points)]
 		}
+		group = slices.Clip(group)
 		groups = append(groups, group)
-		s.compile(group, parts[first:last])
+		s.batches[&group[0]] = s.compile(group, parts[first:last])
 	}
 	return groups
 }
@@ -61,19 +67,30 @@ func (s *session) depth() int { return max(1, s.bus.Pipeline) * len(s.windows) }
 // batch is the compiled group: the one that Plan made, or a new one where the
 // group is not Plan's, or more is known now.
 func (s *session) batch(group []*gateway.Point) *batch {
-	if b := s.batches[&group[0]]; b != nil && b.matches(group) && b.generation == s.generation(b.units) {
+	key := &group[0]
+	b, planned := s.batches[key]
+	if !planned {
+		b = s.others[key]
+	}
+	if b != nil && b.matches(group) && b.generation == s.generation(b.units) {
 		return b
 	}
-	return s.compile(group, planner{s.bus, s.atlas}.divide(group))
+	b = s.compile(group, planner{s.bus, s.atlas}.divide(group))
+	if planned {
+		s.batches[key] = b
+		return b
+	}
+	if len(s.others) >= mostOthers {
+		clear(s.others)
+	}
+	s.others[key] = b
+	return b
 }
 
 // compile makes the requests of a group's parts.
 func (s *session) compile(group []*gateway.Point, parts []part) *batch {
 	b := &batch{points: len(group)}
-	slots := make(map[*gateway.Point]int, len(group))
-	for i, p := range group {
-		slots[p] = i
-	}
+	slots := slotsOf(group, parts)
 	for i := range parts {
 		if parts[i].unit >= 0 {
 			b.add(s.atlas.units[byte(parts[i].unit)])
@@ -83,14 +100,10 @@ func (s *session) compile(group []*gateway.Point, parts []part) *batch {
 	for i := range parts {
 		s.compilePart(b, &parts[i], slots)
 	}
-	if len(s.batches) >= mostBatches {
-		clear(s.batches)
-	}
-	s.batches[&group[0]] = b
 	return b
 }
 
-func (s *session) compilePart(b *batch, p *part, slots map[*gateway.Point]int) {
+func (s *session) compilePart(b *batch, p *part, slots func(*gateway.Point) int) {
 	why := p.why
 	if why == "" {
 		places := make([]*place, len(p.points))
@@ -100,7 +113,7 @@ func (s *session) compilePart(b *batch, p *part, slots map[*gateway.Point]int) {
 		r, err := newRequest(s.bus, places)
 		if err == nil {
 			for i := range r.readings {
-				r.readings[i].slot = slots[r.readings[i].point]
+				r.readings[i].slot = int32(slots(r.readings[i].point))
 			}
 			r.at = s.atlas.units[r.unit]
 			r.generation = s.generation([]*unit{r.at})
@@ -110,8 +123,22 @@ func (s *session) compilePart(b *batch, p *part, slots map[*gateway.Point]int) {
 		why = err.Error()
 	}
 	for _, point := range p.points {
-		b.left = append(b.left, leftOut{slots[point], point, why})
+		b.left = append(b.left, leftOut{slots(point), point, why})
 	}
+}
+
+// slotsOf tells where in the group the points are, when asked part by part:
+// they follow each other where Plan made the group of these parts.
+func slotsOf(group []*gateway.Point, parts []part) func(*gateway.Point) int {
+	if &parts[0].points[0] == &group[0] {
+		next := -1
+		return func(*gateway.Point) int { next++; return next }
+	}
+	slots := make(map[*gateway.Point]int, len(group))
+	for i, p := range group {
+		slots[p] = i
+	}
+	return func(p *gateway.Point) int { return slots[p] }
 }
 
 func (b *batch) add(u *unit) {
@@ -171,19 +198,32 @@ func (s *session) send(ctx context.Context, requests []*request) error {
 			continue // finish reads it piece by piece
 		}
 		w := s.windows[n%len(s.windows)]
-		w.requests = append(w.requests, wire.Request{Unit: r.unit, PDU: r.pdu, Timeout: r.timeout, Quiet: r.quiet})
+		w.requests = append(w.requests, requestOf(r))
 		w.reads = append(w.reads, r)
 		n++
 	}
+	if len(s.windows) > 1 {
+		s.runAll(ctx)
+	} else {
+		s.windows[0].run(ctx)
+	}
+	return s.arrive(ctx)
+}
+
+// runAll makes the requests of all connections at once.
+func (s *session) runAll(ctx context.Context) {
 	var others sync.WaitGroup
+	defer others.Wait()
 	for _, w := range s.windows[1:] {
 		if len(w.reads) > 0 {
 			others.Go(func() { w.run(ctx) })
 		}
 	}
 	s.windows[0].run(ctx)
-	others.Wait()
-	return s.arrive(ctx)
+}
+
+func requestOf(r *request) wire.Request {
+	return wire.Request{Unit: r.unit, PDU: r.pdu, Timeout: r.timeout, Quiet: r.quiet}
 }
 
 // arrive notes what came of the windows.
@@ -236,8 +276,11 @@ func (w *window) take(i int, pdu []byte, err error) {
 
 // unanswered tells whether nothing came on the connection.
 func unanswered(err error) bool {
+	if err == nil {
+		return false
+	}
 	var frame *wire.FrameError
-	return err != nil && errors.Is(err, wire.ErrTimeout) && !errors.As(err, &frame)
+	return errors.Is(err, wire.ErrTimeout) && !errors.As(err, &frame)
 }
 
 // heard counts what nobody answered; the error is that the connection is dead.

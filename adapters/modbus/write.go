@@ -14,12 +14,10 @@ import (
 // maxWrite is the most registers that the protocol allows in one write.
 const maxWrite = 123
 
-// Write encodes a value with the codec that reads it and sends it once.
+// Write encodes a value with the codec that reads it and sends it once, behind
+// what unlocks the point.
 func (s *session) Write(ctx context.Context, p *gateway.Point, value gateway.Value) error {
-	pdu, err := s.writeRequest(ctx, p, value)
-	if err == nil {
-		err = s.sendWrite(ctx, p, pdu)
-	}
+	err := s.write(ctx, p, value)
 	var refused *gateway.WriteError
 	if err == nil || errors.As(err, &refused) || wire.Broken(err) {
 		return err
@@ -27,33 +25,51 @@ func (s *session) Write(ctx context.Context, p *gateway.Point, value gateway.Val
 	return &gateway.WriteError{Err: err}
 }
 
-// sendWrite sends a write request. An error that leaves open whether the unit took
-// it says so.
-func (s *session) sendWrite(ctx context.Context, p *gateway.Point, pdu []byte) error {
-	timeout := deviceTimeout(s.bus, p.Device)
-	unit := byte(p.Device.Unit)
-	_, err := s.ask(ctx, wire.Request{Unit: unit, PDU: pdu, Timeout: timeout, Quiet: deviceQuiet(s.bus, p.Device)})
-	if wait := p.Device.Profile.AfterWrite; wait > 0 {
-		s.atlas.units[unit].rests(wait)
+func (s *session) write(ctx context.Context, p *gateway.Point, value gateway.Value) error {
+	at := s.atlas.places[p]
+	if at == nil {
+		return fmt.Errorf("%s is not a point of this bus", p.ID)
 	}
+	pdu, err := s.writeRequest(ctx, at, value)
+	if err != nil {
+		return err
+	}
+	if p.Needs == "unlock" {
+		pdu = slices.Clone(pdu)
+		if err := s.unlock(ctx, p.Device); err != nil {
+			return err
+		}
+	}
+	return s.sendWrite(ctx, p, pdu)
+}
+
+// sendWrite sends a write request. An error that leaves open whether the unit
+// took it says so.
+func (s *session) sendWrite(ctx context.Context, p *gateway.Point, pdu []byte) error {
+	err := s.put(ctx, p.Device, pdu)
 	switch {
-	case errors.Is(err, wire.Acknowledge): // it goes on working
+	case errors.Is(err, wire.Acknowledge), errors.Is(err, wire.GatewayTargetNoResponse): // it may have done it, or be doing it
 		return &gateway.WriteError{Err: err, Unknown: true}
 	case errors.Is(err, wire.ErrTimeout):
-		return &gateway.WriteError{Err: errors.New(reason(err, timeout)), Unknown: true}
+		return &gateway.WriteError{Err: errors.New(reason(err, deviceTimeout(s.bus, p.Device))), Unknown: true}
 	case ctx.Err() != nil && err != nil && !wire.Broken(err):
 		return &gateway.WriteError{Err: err, Unknown: true}
 	}
 	return err
 }
 
+// put makes one exchange with a device, after which it may want a rest.
+func (s *session) put(ctx context.Context, d *gateway.Device, pdu []byte) error {
+	_, err := s.ask(ctx, wire.Request{Unit: byte(d.Unit), PDU: pdu, Timeout: deviceTimeout(s.bus, d), Quiet: deviceQuiet(s.bus, d)})
+	if wait := d.Profile.AfterWrite; wait > 0 {
+		s.atlas.units[byte(d.Unit)].rests(wait)
+	}
+	return err
+}
+
 // writeRequest makes the PDU that writes the value, reading first what the
 // value depends on.
-func (s *session) writeRequest(ctx context.Context, p *gateway.Point, value gateway.Value) ([]byte, error) {
-	at := s.atlas.places[p]
-	if at == nil {
-		return nil, fmt.Errorf("%s is not a point of this bus", p.ID)
-	}
+func (s *session) writeRequest(ctx context.Context, at *place, value gateway.Value) ([]byte, error) {
 	target, err := writeTarget(at)
 	if err != nil {
 		return nil, err

@@ -17,7 +17,7 @@ import (
 	"sluice/gateway/site"
 )
 
-// plant has three buses with the same two units.
+// plant has a bus of each type, with the same unit.
 const plant = `version: 1
 site: { name: plant, writes: enabled }
 cloud: { url: mqtt://127.0.0.1:1883, login: { user: gw, password: file:gw }, backlog: replay }
@@ -26,6 +26,8 @@ buses:
   tcp: { type: modbus-tcp, host: 192.0.2.1 }
   box: { type: modbus-rtu-over-tcp, host: 192.0.2.2, port: 4001 }
   line: { type: modbus-rtu, port: /dev/serial/by-id/none, line: 19200 8N1 }
+  dgram: { type: modbus-udp, host: 192.0.2.3 }
+  safe: { type: modbus-tls, host: 192.0.2.4, tls: { server_name: plc.example } }
 profiles:
   thing:
     protocol: modbus
@@ -57,6 +59,8 @@ devices:
   - { name: t2, profile: thing, bus: tcp, unit: 2, shift: 100 }
   - { name: b1, profile: thing, bus: box, unit: 1 }
   - { name: l1, profile: thing, bus: line, unit: 1 }
+  - { name: u1, profile: thing, bus: dgram, unit: 1 }
+  - { name: s1, profile: thing, bus: safe, unit: 1 }
   - { name: off, profile: thing, bus: tcp, unit: 9, disabled: true }
 `
 
@@ -324,8 +328,8 @@ func TestCloseEndsEverything(t *testing.T) {
 
 func TestUnknownBusTypesAreRefused(t *testing.T) {
 	s := load(t)
-	s.Buses[2].Type = "modbus-udp"
-	if _, _, err := sim.Start(s, sim.Options{}); err == nil || !strings.Contains(err.Error(), "type modbus-udp is not simulated") {
+	s.Buses[2].Type = "opcua"
+	if _, _, err := sim.Start(s, sim.Options{}); err == nil || !strings.Contains(err.Error(), "type opcua is not simulated") {
 		t.Errorf("error %v", err)
 	}
 }

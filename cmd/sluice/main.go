@@ -42,6 +42,6 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), checkCommand(), demoCommand(), profilesCommand(), schemaCommand())
+	root.AddCommand(runCommand(), checkCommand(), demoCommand(), profilesCommand(), schemaCommand(), benchCommand())
 	return root
 }

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -150,16 +149,16 @@ func (c *Client) swallowed(frame []byte, requests []Request) bool {
 	if c.datagrams {
 		return false
 	}
-	for at := mbapHeader + 2; ; at++ {
-		i := bytes.Index(frame[at:], []byte{0, 0, 0}) // protocol, and the high byte of the length
-		if at += i; i < 0 || at+5 > len(frame) {
-			return false
+	for i := mbapHeader + 5; i+1 < len(frame); i++ {
+		if length := frame[i]; length < 2 || frame[i-1]|frame[i-2]|frame[i-3] != 0 {
+			continue
 		}
-		tid, length, unit := word(frame[at-2:]), frame[at+3], frame[at+4]
-		if length >= 2 && slices.ContainsFunc(c.flying, func(f flight) bool { return int(f.tid) == tid && requests[f.index].Unit == unit }) {
+		tid, unit := word(frame[i-5:]), frame[i+1]
+		if slices.ContainsFunc(c.flying, func(f flight) bool { return int(f.tid) == tid && requests[f.index].Unit == unit }) {
 			return true
 		}
 	}
+	return false
 }
 
 // expire gives up the requests whose time is over. Half a frame may be the beginning of an answer to one that has time left; where

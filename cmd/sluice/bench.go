@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/pprof"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/gateway"
+	"sluice/gateway/site"
+)
+
+func benchCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure what the gateway needs on this machine",
+	}
+	cmd.AddCommand(benchModbusCommand(), benchPeerCommand())
+	return cmd
+}
+
+// modbusBench is a load of simulated Modbus TCP devices.
+type modbusBench struct {
+	devices, registers int
+	poll, duration     time.Duration
+	changing           bool
+	profile            string
+}
+
+func benchModbusCommand() *cobra.Command {
+	var b modbusBench
+	cmd := &cobra.Command{
+		Use:   "modbus",
+		Short: "Measure polling: CPU per value, memory, values per second",
+		Long: `Modbus runs the gateway against simulated Modbus TCP devices and a broker, both
+in a second process on this machine, and measures what the gateway's process
+takes: CPU time for each polled value, peak memory, values per second. The
+registers are uint16 in blocks of 20 with holes of 10, read with max_gap: auto.`,
+		Example: `  sluice bench modbus
+  sluice bench modbus --devices 100 --registers 1000
+  sluice bench modbus --poll 100ms --changing`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd.Context(), cmd.OutOrStdout()) },
+	}
+	cmd.Flags().IntVar(&b.devices, "devices", 10, "number of devices")
+	cmd.Flags().IntVar(&b.registers, "registers", 1000, "polled registers of each device")
+	cmd.Flags().DurationVar(&b.poll, "poll", time.Second, "poll interval")
+	cmd.Flags().DurationVar(&b.duration, "for", 10*time.Second, "time to measure")
+	cmd.Flags().BoolVar(&b.changing, "changing", false, "let every value change, so that each one is published")
+	cmd.Flags().StringVar(&b.profile, "profile", "", "write a CPU profile of the measured time to this file")
+	return cmd
+}
+
+func (b *modbusBench) run(ctx context.Context, out io.Writer) error {
+	if b.devices < 1 || b.registers < 1 || b.registers > 40000 || b.poll < time.Millisecond || b.duration < time.Second {
+		return errors.New("bench modbus takes at least 1 device, 1 to 40000 registers, --poll 1ms and --for 1s")
+	}
+	frugal()
+	dir, err := os.MkdirTemp("", "sluice-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "site.yaml")
+	if err := os.WriteFile(path, b.site(), 0o600); err != nil {
+		return err
+	}
+	s, found := site.Load(path, siteOptions())
+	if found.Errors() > 0 {
+		found.Print(os.Stderr)
+		return errFound
+	}
+	peer, err := startPeer(ctx, path, b.changing)
+	if err != nil {
+		return err
+	}
+	defer peer.stop()
+	s.Cloud.URL = peer.Broker
+	for i, bus := range s.Buses {
+		bus.Host, bus.Port = peer.Buses[i].Host, peer.Buses[i].Port
+	}
+	fmt.Fprintf(out, "%d Modbus TCP devices × %d registers, every %s, %s\n", b.devices, b.registers, short(b.poll), map[bool]string{false: "unchanging", true: "changing"}[b.changing])
+	return b.measure(ctx, out, s)
+}
+
+// site is the site file of the bench; the addresses are filled in later.
+func (b *modbusBench) site() []byte {
+	var y strings.Builder
+	fmt.Fprintf(&y, `version: 1
+site: { name: bench }
+cloud: { url: mqtt://127.0.0.1:1, login: { user: bench, password: bench }, confirm: puback, backlog: replay, min_interval: 0s }
+buffer: { path: buffer.db, max_size: 64MB }
+local: { http: none }
+buses:
+`)
+	for i := range b.devices {
+		fmt.Fprintf(&y, "  bus%d: { type: modbus-tcp, host: 127.0.0.1, port: 1 }\n", i)
+	}
+	fmt.Fprintf(&y, "profiles:\n  bench:\n    protocol: modbus\n    addressing: protocol\n    table: input\n    poll: %s\n    points:\n", short(b.poll))
+	for i := range b.registers {
+		fmt.Fprintf(&y, "      p%d: { at: %d, type: uint16, unit: W }\n", i, i+i/20*10)
+	}
+	y.WriteString("devices:\n")
+	for i := range b.devices {
+		fmt.Fprintf(&y, "  - { name: d%d, profile: bench, bus: bus%d, unit: 1 }\n", i, i)
+	}
+	return []byte(y.String())
+}
+
+// measure runs the gateway, lets it settle, and measures.
+func (b *modbusBench) measure(ctx context.Context, out io.Writer, s *gateway.Site) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	started := make(chan *gateway.Gateway, 1)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- serve(ctx, s, slog.New(slog.DiscardHandler), nil, func(g *gateway.Gateway) { started <- g })
+	}()
+	var g *gateway.Gateway
+	select {
+	case g = <-started:
+	case err := <-ended:
+		return err
+	}
+	pause(ctx, 2*time.Second+b.poll)
+	if b.profile != "" {
+		file, err := os.Create(b.profile)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	before := takeUsage(&g.Stats)
+	pause(ctx, b.duration)
+	after := takeUsage(&g.Stats)
+	stop()
+	if err := <-ended; err != nil {
+		return err
+	}
+	after.since(before).print(out)
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// usage is what the process has used and done.
+type usage struct {
+	time                                            time.Time
+	wall, cpu                                       time.Duration
+	samples, requests, reports, confirmed, overruns int64
+}
+
+func takeUsage(s *gateway.Stats) usage {
+	var r syscall.Rusage
+	// It fails only for wrong arguments.
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &r)
+	return usage{
+		time: time.Now(), cpu: time.Duration(r.Utime.Nano() + r.Stime.Nano()),
+		samples: s.Samples.Load(), requests: s.Requests.Load(), reports: s.Reports.Load(), confirmed: s.Confirmed.Load(), overruns: s.Overruns.Load(),
+	}
+}
+
+func (u usage) since(before usage) usage {
+	u.wall, u.cpu = u.time.Sub(before.time), u.cpu-before.cpu
+	u.samples -= before.samples
+	u.requests -= before.requests
+	u.reports -= before.reports
+	u.confirmed -= before.confirmed
+	u.overruns -= before.overruns
+	return u
+}
+
+func (u usage) print(out io.Writer) {
+	seconds := u.wall.Seconds()
+	fmt.Fprintf(out, "values     %10.0f /s in %.0f requests/s, %.0f polls skipped\n", float64(u.samples)/seconds, float64(u.requests)/seconds, float64(u.overruns))
+	fmt.Fprintf(out, "published  %10.0f messages/s\n", float64(u.confirmed)/seconds)
+	fmt.Fprintf(out, "CPU        %10.1f %% of a core", 100*u.cpu.Seconds()/seconds)
+	if u.samples > 0 {
+		fmt.Fprintf(out, ", %.2f µs a value", float64(u.cpu.Nanoseconds())/1000/float64(u.samples))
+	}
+	fmt.Fprintf(out, "\nmemory     %10s at most, %s now of it not file pages\n", memory("VmHWM"), memory("RssAnon"))
+}
+
+// memory is a line of this process's status, where the system has it.
+func memory(key string) string {
+	status, err := os.Open("/proc/self/status")
+	if err != nil {
+		return "unknown"
+	}
+	defer status.Close()
+	for lines := bufio.NewScanner(status); lines.Scan(); {
+		var kB float64
+		if n, _ := fmt.Sscanf(lines.Text(), key+": %f kB", &kB); n == 1 {
+			return fmt.Sprintf("%.1f MiB", kB/1024)
+		}
+	}
+	return "unknown"
+}
+
+// peer is the process with the devices and the broker.
+type peer struct {
+	Broker string
+	Buses  []struct{ Host, Port string }
+
+	cmd   *exec.Cmd
+	input io.Closer // it ends when this is closed
+}
+
+// startPeer runs this program a second time, as the other side of the wires.
+func startPeer(ctx context.Context, path string, changing bool) (*peer, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	p := &peer{cmd: exec.CommandContext(ctx, self, "bench", "peer", path, fmt.Sprintf("--changing=%t", changing))}
+	p.cmd.Stderr = os.Stderr
+	if p.input, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	output, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	if err := json.NewDecoder(output).Decode(p); err != nil {
+		p.stop()
+		return nil, fmt.Errorf("start the simulated devices: %w", err)
+	}
+	return p, nil
+}
+
+func (p *peer) stop() {
+	p.input.Close()
+	_ = p.cmd.Wait() // its fate is of no more interest
+}
