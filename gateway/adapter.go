@@ -86,6 +86,14 @@ type Pacer interface {
 	Rest(d *Device) time.Duration
 }
 
+// Replanner is a Session whose plans get out of date, as it learns what its
+// devices can't do.
+type Replanner interface {
+	// Planned is a number that changes when plans should be made anew. Groups of
+	// older plans can still be read.
+	Planned() int
+}
+
 // WriteError says that a value was not written, while the connection is fine.
 type WriteError struct {
 	Err     error

@@ -23,6 +23,7 @@ type busLoop struct {
 	phase    time.Duration // keeps the buses from polling at the same moment
 
 	session  Session
+	planned  int  // what the session's plans depend on
 	answered bool // the session gave a good answer
 }
 
@@ -143,6 +144,7 @@ func (b *busLoop) step(ctx context.Context, s *station) error {
 		}
 	}
 	if len(s.queue) == 0 {
+		b.replan()
 		if missed := s.begin(time.Now(), b.phase, b.plan); !wasSilent {
 			b.stats.Overruns.Add(int64(missed))
 		}
@@ -168,6 +170,19 @@ func (b *busLoop) step(ctx context.Context, s *station) error {
 		b.finish(s)
 	}
 	return nil
+}
+
+// replan drops the plans of all stations when they are out of date. Passes
+// under way end with the old ones.
+func (b *busLoop) replan() {
+	replanner, ok := b.session.(Replanner)
+	if !ok || replanner.Planned() == b.planned {
+		return
+	}
+	b.planned = replanner.Planned()
+	for _, s := range b.stations {
+		clear(s.plans)
+	}
 }
 
 // plan divides points into requests and finds their states.

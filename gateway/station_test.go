@@ -243,3 +243,42 @@ func TestPatienceEnds(t *testing.T) {
 		}
 	}
 }
+
+// learner is a line whose plans change once: from one request for all points
+// to one for each.
+type learner struct {
+	*line
+	generation int
+}
+
+func (l *learner) Open(context.Context) (Session, error) { return l, nil }
+
+func (l *learner) Planned() int { return l.generation }
+
+func (l *learner) Plan(points []*Point) [][]*Point {
+	if l.generation == 0 {
+		return [][]*Point{points}
+	}
+	groups := make([][]*Point, len(points))
+	for i, p := range points {
+		groups[i] = []*Point{p}
+	}
+	return groups
+}
+
+func (l *learner) Read(ctx context.Context, group []*Point) ([]Sample, error) {
+	if time.Since(l.start) >= 3*time.Second {
+		l.generation = 1
+	}
+	return l.line.Read(ctx, group)
+}
+
+func TestPlansAreMadeAnewWhenTheSessionLearnt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{field: field{answer: counting}, dead: func(time.Duration, *Device) bool { return false }}
+		d := device("d", &Definition{ID: "a", Poll: time.Second}, &Definition{ID: "b", Poll: time.Second})
+		h := &loopHarness{adapter: &learner{line: l}, devices: []*Device{d}}
+		h.run(t, &l.field, 5500*time.Millisecond)
+		wantLines(t, l.field.reads, "0s a+1\n1s a+1\n2s a+1\n3s a+1\n4s a+0\n4s b+0\n5s a+0\n5s b+0")
+	})
+}

@@ -34,10 +34,7 @@ var unbuilt = map[string][]string{
 	"Local.write_test": {"false"},
 	"Local.history":    nil,
 
-	"Bus.type":            {"modbus-rtu", "modbus-tcp", "modbus-rtu-over-tcp"},
-	"Bus.tls":             nil,
-	"Bus.connections":     {"1"},
-	"Bus.pipeline":        {"1"},
+	"Bus.type":            {"modbus-rtu", "modbus-tcp", "modbus-rtu-over-tcp", "modbus-udp", "modbus-tls"},
 	"Bus.endpoint":        nil,
 	"Bus.security":        nil,
 	"Bus.login":           nil,
