@@ -93,7 +93,7 @@ func (a *Adapter) connect(ctx context.Context) (io.ReadWriteCloser, error) {
 	case "modbus-udp":
 		return dialer.DialContext(ctx, "udp", address)
 	case "modbus-tls":
-		config, err := tlsConfig(a.bus.TLS, a.bus.Host)
+		config, err := a.bus.TLS.Config(a.bus.Host)
 		if err != nil {
 			return nil, err
 		}

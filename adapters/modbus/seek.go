@@ -14,7 +14,7 @@ import (
 const (
 	seekTime = 100 * time.Millisecond // of the bus that a search may take in one Read
 	holdOff  = 10 * time.Minute       // after a search in which the unit gave nothing at all
-	stale    = 5 * time.Minute        // a search whose group is not read any more makes room
+	stale    = 3                      // other requests fail so often, then a search that is not read for makes room
 )
 
 // search finds out which registers of a refused request can't be read, at all
@@ -32,7 +32,7 @@ type search struct {
 	heard      int  // of the unit, when it was last read for
 	waits      bool // it is over, but for an answer that shows that the unit is well
 	timeout    time.Duration
-	touched    time.Time // when it was last read for
+	passed     int // failures of other requests since it was last read for
 
 	want  *span // the read that find needs next
 	facts []fact
@@ -51,7 +51,7 @@ type trial struct {
 }
 
 func newSearch(r *request, u *unit, generation int, err error) *search {
-	q := &search{table: r.table, span: r.span(), generation: generation, bricks: r.bricks(), tried: make(map[span]trial), timeout: r.timeout, answers: u.answers, heard: u.answers, touched: time.Now(), err: err}
+	q := &search{table: r.table, span: r.span(), generation: generation, bricks: r.bricks(), tried: make(map[span]trial), timeout: r.timeout, answers: u.answers, heard: u.answers, err: err}
 	q.data = make([]byte, dataBytes(r.table, r.count))
 	q.fresh = make([]bool, len(q.bricks))
 	q.note(q.span, err)
@@ -227,11 +227,13 @@ func (s *session) doubt(r *request, err error) {
 			return
 		}
 	}
-	if q := s.searches[u]; q != nil && q.generation == r.generation && time.Since(q.touched) < stale {
-		return // one at a time
-	}
 	if time.Now().Before(s.holdOff[u]) {
 		return
+	}
+	if q := s.searches[u]; q != nil && q.generation == r.generation {
+		if q.passed++; q.passed < stale {
+			return // one at a time
+		}
 	}
 	s.searches[u] = newSearch(r, u, r.generation, err)
 }
@@ -250,7 +252,7 @@ func passing(err error) bool {
 // is known to work.
 func (s *session) seek(ctx context.Context, r *request, q *search) error {
 	clear(q.fresh)
-	q.touched = time.Now()
+	q.passed = 0
 	over := false
 	for begin := time.Now(); time.Since(begin) < seekTime; {
 		next, ok := q.next()
@@ -314,22 +316,42 @@ func (s *session) settle(r *request, q *search, over bool, err error) error {
 			s.samples[at.slot] = gateway.Sample{Point: at.point, Time: now, Reason: reason(q.err, r.timeout), Silent: nothing}
 		}
 	}
-	blind := r.at.answers == q.answers && len(q.facts) > 0
-	if !over || blind && !q.waits {
-		q.waits = over
-		return nil
+	if over {
+		s.conclude(r.at, q)
 	}
-	delete(s.searches, r.at)
+	return nil
+}
+
+// conclude ends a search that is over. What it found counts when the unit gave
+// data meanwhile, which may come a little later, in answer to other requests.
+func (s *session) conclude(u *unit, q *search) {
+	if len(q.facts) > 0 && u.answers == q.answers && !q.waits {
+		q.waits = true
+		return
+	}
+	delete(s.searches, u)
 	switch {
-	case blind:
-		s.holdOff[r.at] = now.Add(holdOff)
-	case len(q.facts) > 0:
-		s.keep(r.at, true, func(facts []fact) []fact {
+	case len(q.facts) == 0:
+	case u.answers == q.answers:
+		s.holdOff[u] = time.Now().Add(holdOff)
+	default:
+		s.keep(u, true, func(facts []fact) []fact {
 			for _, f := range q.facts {
 				facts = append(slices.DeleteFunc(facts, f.same), f)
 			}
 			return facts
 		})
+	}
+}
+
+// learn is what a Read does about a unit beside reading it.
+func (s *session) learn(ctx context.Context, u *unit, now time.Time) error {
+	s.recall(u)
+	if q := s.searches[u]; q != nil && q.waits && u.answers > q.answers {
+		s.conclude(u, q)
+	}
+	if facts := s.dueFacts(u, now); facts != nil {
+		return s.retry(ctx, u, facts)
 	}
 	return nil
 }

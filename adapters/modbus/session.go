@@ -89,11 +89,8 @@ func (s *session) Read(ctx context.Context, group []*gateway.Point) ([]gateway.S
 		s.samples[l.slot].Silent = silent // as the rest of its unit is
 	}
 	for _, u := range b.units {
-		s.recall(u)
-		if facts := s.dueFacts(u, now); facts != nil {
-			if err := s.retry(ctx, u, facts); err != nil {
-				return nil, err
-			}
+		if err := s.learn(ctx, u, now); err != nil {
+			return nil, err
 		}
 	}
 	return s.samples, nil

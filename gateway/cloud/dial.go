@@ -3,12 +3,9 @@ package cloud
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
-	"strings"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
@@ -47,7 +44,7 @@ func dial(ctx context.Context, u *url.URL, files *gateway.TLS, within time.Durat
 	var config *tls.Config
 	if secure(u) {
 		var err error
-		if config, err = tlsConfig(files, u.Hostname()); err != nil {
+		if config, err = files.Config(u.Hostname()); err != nil {
 			return nil, err
 		}
 	}
@@ -59,51 +56,4 @@ func dial(ctx context.Context, u *url.URL, files *gateway.TLS, within time.Durat
 		return mqtt.NewWebsocket(u.String(), config, within, nil, nil)
 	}
 	return d.DialContext(ctx, "tcp", u.Host)
-}
-
-// tlsConfig reads the files for each connection anew, so that a renewed
-// certificate needs no restart.
-func tlsConfig(files *gateway.TLS, host string) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host}
-	if files == nil {
-		return config, nil
-	}
-	if files.ServerName != "" {
-		config.ServerName = files.ServerName
-	}
-	if files.CA != "" {
-		ca, err := pem(files.CA)
-		if err != nil {
-			return nil, fmt.Errorf("read ca: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(ca) {
-			return nil, fmt.Errorf("ca %s holds no certificate", files.CA)
-		}
-	}
-	if files.Cert == "" {
-		return config, nil
-	}
-	cert, err := pem(files.Cert)
-	if err != nil {
-		return nil, fmt.Errorf("read cert: %w", err)
-	}
-	key, err := pem(string(files.Key))
-	if err != nil {
-		return nil, fmt.Errorf("read key: %w", err)
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return nil, fmt.Errorf("cert %s and its key: %w", files.Cert, err)
-	}
-	config.Certificates = []tls.Certificate{pair}
-	return config, nil
-}
-
-// pem is the text itself where it is PEM, else the content of the file.
-func pem(text string) ([]byte, error) {
-	if strings.Contains(text, "-----BEGIN ") {
-		return []byte(text), nil
-	}
-	return os.ReadFile(strings.TrimPrefix(text, "file:"))
 }

@@ -145,6 +145,7 @@ func hammerWindow(t *testing.T, datagrams bool, open func(net.Conn, Options) *Cl
 			}
 			broken++
 			_ = c.Close()
+			synctest.Wait() // until what it still asked is dealt with
 			c = nil
 		}
 	}

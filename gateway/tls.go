@@ -1,4 +1,4 @@
-package modbus
+package gateway
 
 import (
 	"crypto/tls"
@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"os"
 	"strings"
-
-	"sluice/gateway"
 )
 
-// tlsConfig reads the files for each connection anew, so that a renewed
-// certificate needs no restart. What the other side shows is checked against
-// ca, or the system's authorities, and its name; there is no way around that.
-func tlsConfig(files *gateway.TLS, host string) (*tls.Config, error) {
+// Config reads the files; done for each connection anew, a renewed certificate
+// needs no restart. What the other side shows is checked against ca, or the
+// system's authorities, and its name; there is no way around that. A nil TLS
+// has no files.
+func (files *TLS) Config(host string) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host}
 	if files == nil {
 		return config, nil
