@@ -67,7 +67,6 @@ func (b *modbusBench) run(ctx context.Context, out io.Writer) error {
 	if b.devices < 1 || b.registers < 1 || b.registers > 40000 || b.poll < time.Millisecond || b.duration < time.Second {
 		return errors.New("bench modbus takes at least 1 device, 1 to 40000 registers, --poll 1ms and --for 1s")
 	}
-	frugal()
 	dir, err := os.MkdirTemp("", "sluice-bench-")
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	_ "time/tzdata" // an industrial PC may have no time zones installed
 
@@ -22,6 +23,9 @@ import (
 var errFound = errors.New("found wrong")
 
 func main() {
+	// CPU time, of which a running gateway needs little since it hardly
+	// allocates, for memory, of which an industrial PC has little.
+	debug.SetGCPercent(50)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// After the first signal the next one ends the program at once.
 	context.AfterFunc(ctx, stop)

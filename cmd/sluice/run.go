@@ -29,7 +29,6 @@ A site that "sluice check" refuses does not run. Exit code 1 means that the
 site file is wrong, 2 that the program could not start.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			frugal()
 			s, err := loadSite(path)
 			if err != nil {
 				return err
@@ -45,10 +44,6 @@ site file is wrong, 2 that the program could not start.`,
 	cmd.MarkFlagRequired("site")
 	return cmd
 }
-
-// frugal trades CPU time, of which a running gateway needs little since it
-// hardly allocates, for memory, of which an industrial PC has little.
-func frugal() { debug.SetGCPercent(50) }
 
 // serve runs the gateway of a site until ctx ends. adjust, if set, may change
 // what the gateway is made of; started, if set, is handed it when it starts.
