@@ -57,6 +57,7 @@ func (l *loader) checkKeysOfType(path string, d *gateway.Definition) {
 	only("format", d.Format != "", isTime, "times")
 	only("zone", d.Zone != "", isTime, "times")
 	only("flags", len(d.Flags) > 0, isFlags, "flags")
+	only("invalid", len(d.Invalid) > 0, !hasLength, "numbers")
 	only("length", d.Length != 0, hasLength, "string, bytes and flags")
 	if isTime && d.Format == "" {
 		l.fault(path+".format", "", "a time needs its format: unix32 (seconds since 1970), unix64ms (milliseconds), iec870 (CP56Time2a), bcd6 or ymdhms")

@@ -55,8 +55,8 @@ func (c *Client) catchUp(ctx context.Context, r Request, u *unitState) error {
 		}
 		_, err := c.exchangeRTU(ctx, Request{Unit: r.Unit, PDU: pdu, Timeout: r.Timeout, Quiet: r.Quiet})
 		var refused Exception
-		if err != nil && !errors.As(err, &refused) {
-			return err
+		if err != nil && !errors.As(err, &refused) || refused == GatewayPathUnavailable || refused == GatewayTargetNoResponse {
+			return err // a converter's word that the unit is silent
 		}
 		if len(u.stale) == 0 {
 			return nil
