@@ -35,6 +35,9 @@ type Sample struct {
 type Env struct {
 	Log   *slog.Logger // with the bus's name
 	State State
+	// Shared is for what the buses of one gateway can have in common, such as
+	// compiled definitions. It is used only while adapters are made; may be nil.
+	Shared map[any]any
 }
 
 // State keeps small facts that an adapter learnt across restarts; it may be nil.

@@ -39,12 +39,13 @@ func New(c Config) (*Gateway, error) {
 			pace: pace{interval: c.Site.Cloud.MinInterval}, backlog: c.Site.Cloud.BacklogInterval,
 		})
 	}
+	shared := make(map[any]any)
 	for i, bus := range c.Site.Buses {
 		devices := c.Site.DevicesOn(bus)
 		if len(devices) == 0 {
 			continue
 		}
-		loop, err := g.newBus(bus, devices)
+		loop, err := g.newBus(bus, devices, shared)
 		if err != nil {
 			return nil, fmt.Errorf("bus %s: %w", bus.Name, err)
 		}
@@ -54,13 +55,13 @@ func New(c Config) (*Gateway, error) {
 	return g, nil
 }
 
-func (g *Gateway) newBus(bus *Bus, devices []*Device) (*busLoop, error) {
+func (g *Gateway) newBus(bus *Bus, devices []*Device, shared map[any]any) (*busLoop, error) {
 	make, ok := g.config.Adapters[bus.Protocol()]
 	if !ok {
 		return nil, fmt.Errorf("no adapter for type %s", bus.Type)
 	}
 	log := g.config.Log.With("bus", bus.Name)
-	adapter, err := make(Env{Log: log, State: g.config.Buffer}, bus, devices)
+	adapter, err := make(Env{Log: log, State: g.config.Buffer, Shared: shared}, bus, devices)
 	if err != nil {
 		return nil, err
 	}

@@ -40,7 +40,7 @@ func New(env gateway.Env, bus *gateway.Bus, devices []*gateway.Device) (gateway.
 			return nil, fmt.Errorf("device %s: unit %d is not a number from 0 to 255", d.Name, d.Unit)
 		}
 	}
-	atlas, err := newAtlas(devices)
+	atlas, err := newAtlas(devices, sharedModels(env))
 	if err != nil {
 		return nil, err
 	}

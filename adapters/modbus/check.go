@@ -14,7 +14,7 @@ import (
 // devices on it, disabled ones included. What it says about a Definition or a
 // profile that several devices share, it says once, for the first of them.
 func Check(bus *gateway.Bus, devices []*gateway.Device) []gateway.Finding {
-	c := &checker{bus: bus, said: make(map[about]bool), atlas: &atlas{models: make(map[*gateway.Definition]*model)}}
+	c := &checker{bus: bus, said: make(map[about]bool), atlas: &atlas{models: make(models)}}
 	c.checkBus()
 	c.checkUnits(devices)
 	for _, d := range devices {
@@ -27,7 +27,7 @@ func Check(bus *gateway.Bus, devices []*gateway.Device) []gateway.Finding {
 			active = append(active, d)
 		}
 	}
-	if atlas, err := newAtlas(active); err == nil {
+	if atlas, err := newAtlas(active, c.atlas.models); err == nil {
 		c.checkLoad(active, atlas)
 	}
 	return c.findings

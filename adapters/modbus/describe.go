@@ -21,7 +21,7 @@ func Describe(bus *gateway.Bus, devices []*gateway.Device) (gateway.Overview, er
 			active = append(active, d)
 		}
 	}
-	atlas, err := newAtlas(active)
+	atlas, err := newAtlas(active, make(models))
 	if err != nil {
 		return gateway.Overview{}, err
 	}

@@ -106,7 +106,7 @@ type place struct {
 
 // atlas knows the place of every point of a bus, and its units.
 type atlas struct {
-	models map[*gateway.Definition]*model
+	models models
 	forbid map[*gateway.Profile][]forbidden
 	places map[*gateway.Point]*place
 	units  map[byte]*unit
@@ -120,9 +120,25 @@ type forbidden struct {
 	first, last int
 }
 
-func newAtlas(devices []*gateway.Device) (*atlas, error) {
+// models are the compiled definitions.
+type models map[*gateway.Definition]*model
+
+// sharedModels are those of all buses of a gateway.
+func sharedModels(env gateway.Env) models {
+	type key struct{}
+	shared, ok := env.Shared[key{}].(models)
+	if !ok {
+		shared = make(models)
+		if env.Shared != nil {
+			env.Shared[key{}] = shared
+		}
+	}
+	return shared
+}
+
+func newAtlas(devices []*gateway.Device, known models) (*atlas, error) {
 	a := &atlas{
-		models: make(map[*gateway.Definition]*model),
+		models: known,
 		forbid: make(map[*gateway.Profile][]forbidden),
 		places: make(map[*gateway.Point]*place),
 		units:  make(map[byte]*unit),

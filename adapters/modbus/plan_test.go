@@ -42,7 +42,7 @@ func profileOf(table string, spans ...[2]int) *gateway.Profile {
 
 func planOf(t testing.TB, bus *gateway.Bus, devices ...*gateway.Device) ([][]*gateway.Point, planner) {
 	t.Helper()
-	atlas, err := newAtlas(devices)
+	atlas, err := newAtlas(devices, make(models))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func cheapest(p planner, places []*place, sets [][]*place) time.Duration {
 func TestPlanIsTheCheapest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		bus, d := drawMap(t)
-		atlas, err := newAtlas([]*gateway.Device{d})
+		atlas, err := newAtlas([]*gateway.Device{d}, make(models))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -278,7 +278,7 @@ func TestPlanKeepsBlocksTogether(t *testing.T) {
 		for _, def := range profile.Points {
 			def.Block = rapid.SampledFrom([]string{"", "", "a", "b"}).Draw(t, "block")
 		}
-		atlas, err := newAtlas([]*gateway.Device{d})
+		atlas, err := newAtlas([]*gateway.Device{d}, make(models))
 		if err != nil {
 			t.Fatal(err)
 		}

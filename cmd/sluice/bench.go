@@ -34,6 +34,7 @@ func benchCommand() *cobra.Command {
 // modbusBench is a load of simulated Modbus TCP devices.
 type modbusBench struct {
 	devices, registers int
+	pipeline           int
 	poll, duration     time.Duration
 	changing           bool
 	profile            string
@@ -56,6 +57,7 @@ registers are uint16 in blocks of 20 with holes of 10, read with max_gap: auto.`
 	}
 	cmd.Flags().IntVar(&b.devices, "devices", 10, "number of devices")
 	cmd.Flags().IntVar(&b.registers, "registers", 1000, "polled registers of each device")
+	cmd.Flags().IntVar(&b.pipeline, "pipeline", 1, "requests in flight on a connection")
 	cmd.Flags().DurationVar(&b.poll, "poll", time.Second, "poll interval")
 	cmd.Flags().DurationVar(&b.duration, "for", 10*time.Second, "time to measure")
 	cmd.Flags().BoolVar(&b.changing, "changing", false, "let every value change, so that each one is published")
@@ -105,7 +107,7 @@ local: { http: none }
 buses:
 `)
 	for i := range b.devices {
-		fmt.Fprintf(&y, "  bus%d: { type: modbus-tcp, host: 127.0.0.1, port: 1 }\n", i)
+		fmt.Fprintf(&y, "  bus%d: { type: modbus-tcp, host: 127.0.0.1, port: 1, pipeline: %d }\n", i, b.pipeline)
 	}
 	fmt.Fprintf(&y, "profiles:\n  bench:\n    protocol: modbus\n    addressing: protocol\n    table: input\n    poll: %s\n    points:\n", short(b.poll))
 	for i := range b.registers {
