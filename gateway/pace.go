@@ -10,6 +10,7 @@ type pace struct {
 	interval time.Duration // configured
 	slower   time.Duration // in force since the cloud said "too fast"; 0: the configured one is
 	refused  time.Duration // longest interval known to be too short
+	stored   time.Time     // when the last message that was stored was sent
 	probing  bool          // the last interval was a probe
 	shrunk   time.Time
 	probed   time.Time
@@ -35,30 +36,35 @@ func (p *pace) next(sent time.Time) time.Duration {
 	return p.slower
 }
 
-// tooFast notes a message that the cloud ignored.
-func (p *pace) tooFast(at time.Time) {
-	p.shrunk, p.probed = at, at
+// tooFast notes that the cloud ignored a message that was sent at a time.
+func (p *pace) tooFast(sent time.Time) {
+	gap := min(sent.Sub(p.stored), slowest)
+	p.refused = max(p.refused, gap)
+	p.shrunk, p.probed = sent, sent
 	if p.probing {
-		p.probing, p.refused = false, p.slower*9/10
+		p.probing, p.slower = false, max(p.slower, p.floor())
 		return
 	}
-	p.refused = p.now()
-	p.slower = min(slowest, 2*max(p.refused, retryAtLeast))
+	p.slower = min(slowest, 2*max(gap, p.interval, retryAtLeast))
 }
 
-// taken notes a message that the cloud stored.
-func (p *pace) taken(at time.Time) {
+// floor is the shortest interval that is likely to be taken.
+func (p *pace) floor() time.Duration { return min(p.refused*11/10, slowest) }
+
+// taken notes that the cloud stored a message that was sent at a time.
+func (p *pace) taken(sent time.Time) {
+	p.stored = sent
 	if p.slower == 0 {
 		return
 	}
 	if p.probing {
 		p.probing, p.refused = false, p.refused*9/10
 	}
-	for at.Sub(p.shrunk) >= time.Minute {
+	for sent.Sub(p.shrunk) >= time.Minute {
 		p.shrunk = p.shrunk.Add(time.Minute)
-		p.slower = max(p.slower*9/10, p.refused*11/10)
+		p.slower = max(p.slower*9/10, p.floor())
 	}
 	if p.slower <= p.interval {
-		p.slower = 0
+		p.slower, p.refused = 0, 0
 	}
 }

@@ -57,9 +57,9 @@ func (l *lane) run(ctx context.Context) {
 			records[i] = m.record
 		}
 		n, err := l.uplink.Publish(ctx, records)
-		l.confirmed(messages[:n])
+		l.confirmed(messages[:n], sent)
 		if n < len(messages) && ctx.Err() == nil {
-			l.failed(ctx, messages[n], err)
+			l.failed(messages[n], sent, err)
 		} else {
 			l.next = sent.Add(l.pause(messages, sent))
 		}
@@ -136,7 +136,7 @@ func (l *lane) parse(stored []buffer.Record) ([]Record, []buffer.Record) {
 	return records, stored[:len(records)]
 }
 
-func (l *lane) confirmed(messages []message) {
+func (l *lane) confirmed(messages []message, sent time.Time) {
 	if len(messages) == 0 {
 		return
 	}
@@ -146,18 +146,18 @@ func (l *lane) confirmed(messages []message) {
 		l.stats.Confirmed.Add(1)
 		l.stats.Merged.Add(int64(m.merged - 1))
 	}
-	l.pace.taken(time.Now())
+	l.pace.taken(sent)
 }
 
 // failed decides what becomes of the first message that was not confirmed. It
 // stays where it is, unless the cloud refused it for good.
-func (l *lane) failed(ctx context.Context, m message, err error) {
+func (l *lane) failed(m message, sent time.Time, err error) {
 	var refusal *Refusal
 	wait := retryAtLeast
 	switch {
 	case errors.Is(err, ErrTooFast):
 		l.stats.TooFast.Add(1)
-		l.pace.tooFast(time.Now())
+		l.pace.tooFast(sent)
 		wait = l.pace.now()
 	case errors.As(err, &refusal):
 		if l.refused++; l.refused > 1 && m.merged == 1 && l.refused > refusals {

@@ -1,0 +1,80 @@
+package gateway
+
+import (
+	"testing"
+	"time"
+)
+
+// ignorant is a platform that ignores what comes sooner than its limit after
+// the last message that it stored.
+type ignorant struct {
+	limit  func(elapsed time.Duration) time.Duration
+	stored time.Duration
+}
+
+// play sends as the pace says, for a time, and gives the times of the
+// rejections and of what was stored.
+func (p *ignorant) play(start pace, duration time.Duration) (rejected, stored []time.Duration) {
+	begin := time.Unix(1e9, 0)
+	pace := start
+	p.stored = -time.Hour
+	for at := time.Duration(0); at < duration; {
+		now := begin.Add(at)
+		if at-p.stored < p.limit(at) {
+			rejected = append(rejected, at)
+			pace.tooFast(now)
+			at += pace.now()
+			continue
+		}
+		p.stored = at
+		stored = append(stored, at)
+		pace.taken(now)
+		at += pace.next(now)
+	}
+	return rejected, stored
+}
+
+// between counts the times in [from, to).
+func between(times []time.Duration, from, to time.Duration) (n int) {
+	for _, t := range times {
+		if t >= from && t < to {
+			n++
+		}
+	}
+	return n
+}
+
+// TestPaceFindsTheLimit: the platform's limit goes from 1 s to 5 s and back.
+func TestPaceFindsTheLimit(t *testing.T) {
+	p := &ignorant{limit: func(elapsed time.Duration) time.Duration {
+		if elapsed >= time.Hour && elapsed < 4*time.Hour {
+			return 5 * time.Second
+		}
+		return time.Second
+	}}
+	rejected, stored := p.play(pace{interval: time.Second}, 8*time.Hour)
+	if n := between(rejected, 0, time.Hour); n > 0 {
+		t.Errorf("%d rejections within the limit", n)
+	}
+	settling, settled := between(rejected, time.Hour, time.Hour+9*time.Minute), between(rejected, time.Hour+30*time.Minute, 4*time.Hour)
+	sent := between(stored, time.Hour+30*time.Minute, 4*time.Hour)
+	t.Logf("after the change %d rejections, later %d in %d messages", settling, settled, sent)
+	if settling > 3 || settled*100 > sent {
+		t.Errorf("%d rejections after the change, then %d in %d messages", settling, settled, sent)
+	}
+	if allowed := int(150 * time.Minute / (5 * time.Second)); sent*100 < allowed*90 {
+		t.Errorf("%d messages where %d are allowed", sent, allowed)
+	}
+	if n := between(stored, 7*time.Hour, 8*time.Hour); n < 3600*90/100 {
+		t.Errorf("three hours after the limit has gone back to 1 s: %d messages an hour", n)
+	}
+}
+
+// TestPaceOfAPlatformThatNeverStores stays bounded.
+func TestPaceOfAPlatformThatNeverStores(t *testing.T) {
+	p := &ignorant{limit: func(time.Duration) time.Duration { return 1000 * time.Hour }}
+	rejected, _ := p.play(pace{interval: time.Second}, 2*time.Hour)
+	if n := between(rejected, time.Hour, 2*time.Hour); n != 60 {
+		t.Errorf("%d tries an hour", n)
+	}
+}
