@@ -6,9 +6,12 @@
 // is never written, so that a healthy line leaves the disk alone.
 //
 // The guarantee: a committed record survives the end of the process at any moment, is delivered at least once and in the order of
-// its lane, or is counted as dropped with its cause. No sequence number is given out twice, also after a crash. The file never grows
-// beyond Options.MaxSize: when it is full the oldest records go, attributes before events. What can't be written because the disk
-// fails is kept within Options.MaxMemory and tried again under the same numbers. State in memory changes only after a commit has succeeded.
+// its lane, or is counted as dropped with its cause; with Options.Gaps a gap record stands in its place and says so. No sequence number is
+// given out twice, also after a crash. The file never grows beyond Options.MaxSize, nor into Options.MinFreeDisk of the disk: when there is no
+// room the oldest records go, or with StopNew the newest, attributes before events. What can't be written because the disk fails is kept
+// within Options.MaxMemory and tried again under the same numbers, in a file that is opened anew. State in memory changes only after a commit
+// has succeeded. Everything on disk carries a checksum: a damaged file is set aside at Open, what can be read of it goes on in a new
+// one, and nothing wrong is ever delivered.
 //
 // On disk, the records of all lanes share buckets ("segments") in the order of arrival; a segment is deleted as a whole when no lane
 // needs it, and a few records that pin many segments are moved together into one. A lane is a position plus a filter.
@@ -20,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -31,7 +35,18 @@ type Options struct {
 	MaxSize   int64         // the file never exceeds this many bytes; 512 MB, at least 1 MB
 	Flush     time.Duration // how long attributes and acknowledgements may wait for a commit; 1 s
 	MaxMemory int64         // bytes of records that are not on disk; 8 MB
-	Log       *slog.Logger  // says when commits fail and when they succeed again
+	MaxAge    time.Duration // records that have been in an open buffer for longer are dropped; 0: none, see age.go
+	WhenFull  WhenFull      // what goes when there is no room
+	Gaps      bool          // losses leave gap records in their lanes; without it Peek never shows one
+
+	// MinFreeDisk is how many bytes of the disk the file leaves to others: it doesn't grow into them.
+	MinFreeDisk int64
+
+	// Preallocate makes the disk reserve MaxSize for the file, where it can and where MinFreeDisk stays free: bbolt needs free pages even to
+	// delete, so that only a reserved file drains while the disk is full. If it can't, one warning says so.
+	Preallocate bool
+
+	Log *slog.Logger // says when commits fail and when they succeed again
 
 	// Dropped is told what was lost, from the buffer's goroutine (at the end from Close) and without locks. It may call Append and Ack, and must not
 	// wait for Put, Quarantine, Sync or Close.
@@ -39,9 +54,18 @@ type Options struct {
 
 	block    uint64        // sequence numbers reserved at a time
 	retry    time.Duration // first wait after a failed commit
-	fail     func() error  // fails a transaction before it is written
-	failLate func() error  // fails a transaction after it was written, as a failing fsync does
+	freeDisk func() (int64, error)
+	fail     func() error // fails a transaction before it is written
+	failLate func() error // fails a transaction after it was written, as a failing fsync does
 }
+
+// WhenFull says what goes when there is no room. Attributes go before events.
+type WhenFull uint8
+
+const (
+	DropOldest WhenFull = iota
+	StopNew             // what is on disk stays, new records are dropped
+)
 
 const (
 	minMaxSize   = 1 << 20
@@ -58,6 +82,7 @@ var errClosed = errors.New("buffer is closed")
 // Locks are taken in the order lane.reading, writer, layout, mu.
 type Buffer struct {
 	db   *bolt.DB
+	file *os.File // of db
 	path string
 	opt  Options
 	kick chan struct{} // something may be due
@@ -69,6 +94,10 @@ type Buffer struct {
 	top        int64      // end of the used part of the file
 	allocSize  int64      // the file grows by so much
 	quarantine int64      // bytes in quarantine
+	suspect    bool       // a commit has failed: the file has to be reopened
+
+	aside   SetAside
+	damaged []found // damaged records, until they are replaced
 
 	layout sync.RWMutex // read: records on disk stay where memory says they are; write: they move
 
@@ -80,7 +109,7 @@ type Buffer struct {
 	next        uint64 // sequence number of the next record
 	reserved    uint64 // numbers below are reserved on disk
 	segs        []*segment
-	waiting     [2]list.List // pending records by class, oldest first, without the frozen ones
+	waiting     [3]list.List // pending records by class, oldest first, without the frozen ones
 	bytes       int64        // size of all pending records, with the frozen ones
 	unsaved     int          // acknowledgements that are not on disk
 	dirtySince  time.Time    // age of the oldest of them
@@ -89,6 +118,7 @@ type Buffer struct {
 	retryWait   time.Duration
 	losses      map[dropKey]*Drop
 	count       Stats // the counters only
+	ages        ages
 }
 
 // Append puts a record at the end of a lane and returns its sequence number. It never waits for the disk, and copies data.
@@ -107,15 +137,11 @@ func (b *Buffer) Append(name string, class Class, t time.Time, data []byte) uint
 	p := &pending{lane: l, class: class, time: t, added: time.Now(), value: value}
 	if cause := b.refuse(p); cause != "" {
 		b.lose(l, cause, t)
+		b.appendGap(l, Loss{Cause: cause, Records: 1, From: t, To: t})
 		return 0
 	}
-	p.seq = b.next
-	b.next++
-	p.seal()
 	wake := class == Event || b.waiting[class].Len() == 0 || b.bytes > b.opt.MaxMemory/2 || b.reserveDue()
-	p.elem = b.waiting[class].PushBack(p)
-	l.mem = append(l.mem, p)
-	b.bytes += p.size()
+	b.enqueue(p)
 	b.boundMemory()
 	if class == Attributes {
 		signal(l.ready)
@@ -124,6 +150,16 @@ func (b *Buffer) Append(name string, class Class, t time.Time, data []byte) uint
 		signal(b.kick)
 	}
 	return p.seq
+}
+
+// enqueue gives a record its number and puts it at the end of its lane.
+func (b *Buffer) enqueue(p *pending) {
+	p.seq = b.next
+	b.next++
+	p.seal()
+	p.elem = b.waiting[p.class].PushBack(p)
+	p.lane.mem = append(p.lane.mem, p)
+	b.bytes += p.size()
 }
 
 // refuse gives the reason for not taking a record: its size, or that the disk was unusable for a whole block of numbers.
@@ -147,10 +183,7 @@ func (b *Buffer) boundMemory() {
 		if e == nil {
 			return
 		}
-		p := e.Value.(*pending)
-		b.forget(p)
-		p.lane.remove(p.seq)
-		b.lose(p.lane, CauseMemory, p.time)
+		b.losePending(e.Value.(*pending), CauseMemory)
 	}
 }
 

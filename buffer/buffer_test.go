@@ -1,10 +1,12 @@
 package buffer
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -21,6 +23,13 @@ var noon = time.Date(2025, 6, 18, 12, 0, 0, 123456789, time.UTC)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childEnv); dir != "" {
+		if os.Getenv(childDiskEnv) != "" {
+			if err := childDisk(dir); err != nil {
+				fmt.Println(err)
+				os.Exit(1)
+			}
+			return
+		}
 		child(dir)
 		return
 	}
@@ -97,7 +106,7 @@ func drain(t testing.TB, b *Buffer, lane string) (seqs []uint64) {
 func balanced(t testing.TB, b *Buffer) Stats {
 	t.Helper()
 	s := b.Stats()
-	if in, out := s.Found+s.Appended, s.Acked+s.Dropped.Total()+s.Quarantined+uint64(s.Waiting); in != out {
+	if in, out := s.Found+s.Appended+s.Retried+uint64(s.Gaps), s.Acked+s.Dropped.Total()+s.Quarantined+uint64(s.Waiting); in != out {
 		t.Fatalf("%d records in, %d accounted for: %+v", in, out, s)
 	}
 	return s
@@ -207,35 +216,42 @@ func TestGoesOnWithYesterdaysFile(t *testing.T) {
 	}
 }
 
-func TestOpenRefusesWithAdvice(t *testing.T) {
+func TestUnusableFileIsSetAside(t *testing.T) {
 	write := func(content string) func(string) error {
 		return func(path string) error { return os.WriteFile(path, []byte(content), 0o600) }
 	}
 	database := func(fill func(*bolt.Tx) error) func(string) error {
 		return func(path string) error {
-			db, err := bolt.Open(path, 0o600, nil)
+			db, err := bolt.Open(path, 0o600, &bolt.Options{NoFreelistSync: true})
 			if err != nil {
 				return err
 			}
 			return errors.Join(db.Update(fill), db.Close())
 		}
 	}
+	other := database(func(tx *bolt.Tx) error {
+		_, err := tx.CreateBucket([]byte("bucket"))
+		return err
+	})
+	newer := database(func(tx *bolt.Tx) error {
+		m, err := tx.CreateBucket(metaBucket)
+		return errors.Join(err, m.Put(formatKey, sealed(formatKey, key(99))))
+	})
+	old := database(func(tx *bolt.Tx) error {
+		m, err := tx.CreateBucket(metaBucket)
+		return errors.Join(err, m.Put(formatKey, key(1)))
+	})
 	tests := []struct {
 		name, want string
+		kind       error
 		make       func(string) error
 	}{
-		{"empty", "the file is empty", write("")},
-		{"text", "move it away", write("site:\n  name: x\n")},
-		{"long", "move it away", write(strings.Repeat("not a database ", 10000))},
-		{"other database", "database of another program", database(func(tx *bolt.Tx) error {
-			_, err := tx.CreateBucket([]byte("bucket"))
-			return err
-		})},
-		{"newer", "has format 2, this program knows 1", database(func(tx *bolt.Tx) error {
-			m, err := tx.CreateBucket(metaBucket)
-			return errors.Join(err, m.Put(formatKey, key(2)), m.Put(reservedKey, key(1)))
-		})},
-		{"directory", "buffer.db", func(path string) error { return os.Mkdir(path, 0o700) }},
+		{"empty", "heads are damaged", ErrDamaged, write("")},
+		{"text", "heads are damaged", ErrDamaged, write("site:\n  name: x\n")},
+		{"long", "heads are damaged", ErrDamaged, write(strings.Repeat("not a database ", 10000))},
+		{"other database", "another program", ErrForeign, other},
+		{"newer", "format 99, this program knows 2", ErrFormat, newer},
+		{"older", "format 1, this program knows 2", ErrFormat, old},
 	}
 	for _, test := range tests {
 		path := newPath(t)
@@ -243,17 +259,27 @@ func TestOpenRefusesWithAdvice(t *testing.T) {
 			t.Fatal(err)
 		}
 		before, _ := os.ReadFile(path)
-		b, err := Open(path, Options{})
-		if err == nil {
-			b.Close()
-			t.Fatalf("%s: opened", test.name)
+		var log bytes.Buffer
+		b := open(t, path, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		aside := b.SetAside()
+		if !errors.Is(aside.Err, test.kind) || !strings.Contains(aside.Err.Error(), test.want) {
+			t.Errorf("%s: %v", test.name, aside.Err)
 		}
-		if !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), path) {
-			t.Errorf("%s: %v", test.name, err)
-		}
-		if after, _ := os.ReadFile(path); string(after) != string(before) {
+		if after, _ := os.ReadFile(aside.File); string(after) != string(before) {
 			t.Errorf("%s: the file was changed", test.name)
 		}
+		if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), aside.File) {
+			t.Errorf("%s: log %q", test.name, &log)
+		}
+		b.Append("l", Event, noon, []byte("x"))
+		closeNow(t, b)
+		b = open(t, path, Options{})
+		if b.SetAside() != (SetAside{}) || texts(peek(t, b, "l", 1)) != "x" {
+			t.Errorf("%s: the new file is not used", test.name)
+		}
+	}
+	if _, err := Open(t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), "not a file") {
+		t.Errorf("a folder: %v", err)
 	}
 	if _, err := Open(filepath.Join(t.TempDir(), "no", "buffer.db"), Options{}); err == nil {
 		t.Error("opened in a folder that doesn't exist")
@@ -346,6 +372,65 @@ func TestQuarantineKeepsRecordAside(t *testing.T) {
 	}
 	if q := list[1]; q.Lane != "l" || q.Reason != "too long" || string(q.Data) != "3" || q.Seq != seqs[3] || !q.Time.Equal(noon) {
 		t.Fatalf("%+v", q)
+	}
+}
+
+func TestQuarantinedRecordGoesBackOrGoes(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		var f faults
+		path := newPath(t)
+		b := open(t, path, f.options(Options{}))
+		var seqs []uint64
+		for i := range 6 {
+			seqs = append(seqs, b.Append("l", Class(i%2), noon, fmt.Appendf(nil, "%d", i)))
+		}
+		for _, i := range []int{1, 2, 4} {
+			if err := b.Quarantine("l", seqs[i], "x"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.late.Store(late)
+		_, err := b.QuarantineRetry(seqs[1])
+		f.late.Store(false)
+		if late {
+			if !errors.Is(err, errDisk) {
+				t.Fatal(err)
+			}
+			closeNow(t, b) // whether it is back is known once the file is read
+			b = open(t, path, Options{})
+			if got := texts(peek(t, b, "l", 10)); got != "0 3 5 1" {
+				t.Fatalf("after a commit that failed and happened: %q", got)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.QuarantineDrop(seqs[2]); err != nil {
+			t.Fatal(err)
+		}
+		for _, seq := range []uint64{seqs[1], seqs[2], seqs[0], 99} {
+			_, err := b.QuarantineRetry(seq)
+			if !errors.Is(err, ErrNotFound) || !errors.Is(b.QuarantineDrop(seq), ErrNotFound) {
+				t.Fatalf("%d: %v", seq, err)
+			}
+		}
+		for range 2 {
+			balanced(t, b)
+			list, err := b.Quarantined()
+			if err != nil || len(list) != 1 || list[0].Seq != seqs[4] {
+				t.Fatalf("%v %v", list, err)
+			}
+			r := peek(t, b, "l", 10)
+			if texts(r) != "0 3 5 1" || r[3].Class != Event || !r[3].Time.Equal(noon) {
+				t.Fatalf("%v", r)
+			}
+			closeNow(t, b)
+			b = open(t, path, Options{})
+		}
+		if n := len(drain(t, b, "l")); n != 4 {
+			t.Fatal(n)
+		}
 	}
 }
 

@@ -46,9 +46,11 @@ func (b *Buffer) due(now time.Time) time.Duration {
 	if b.waiting[Event].Len() > 0 || b.unsaved >= maxUnsaved || b.bytes > b.opt.MaxMemory/2 || b.reserveDue() {
 		return 0
 	}
-	wait := never
-	if e := b.waiting[Attributes].Front(); e != nil {
-		wait = min(wait, e.Value.(*pending).added.Add(b.opt.Flush).Sub(now))
+	wait := b.ages.due(now)
+	for _, class := range []Class{Attributes, Gap} {
+		if e := b.waiting[class].Front(); e != nil {
+			wait = min(wait, e.Value.(*pending).added.Add(b.opt.Flush).Sub(now))
+		}
 	}
 	if !b.dirtySince.IsZero() {
 		wait = min(wait, b.dirtySince.Add(b.opt.Flush).Sub(now))
@@ -84,6 +86,8 @@ type work struct {
 	marks    []mark     // positions of lanes
 	dead     []*segment // needed by no lane
 	reserved uint64     // 0: as it is
+	ages     []byte     // nil: as they are
+	absorbed []place    // gaps on disk whose place others take
 	acks     int
 	since    time.Time
 }
@@ -93,12 +97,21 @@ type mark struct {
 	acked uint64
 }
 
-func (w *work) empty() bool { return len(w.batch) == 0 && len(w.marks) == 0 && w.reserved == 0 }
+func (w *work) empty() bool {
+	return len(w.batch) == 0 && len(w.marks) == 0 && w.reserved == 0 && w.ages == nil
+}
 
 // commit writes what is due, or all that one transaction takes, and then tidies up.
 func (b *Buffer) commit(all bool) error {
 	b.writer.Lock()
 	defer b.writer.Unlock()
+	if err := b.heal(); err != nil {
+		b.mu.Lock()
+		b.count.Failures++
+		b.mu.Unlock()
+		return err
+	}
+	b.tick(time.Now())
 	w := b.take(all)
 	if !w.empty() {
 		if err := b.store(w); err != nil {
@@ -107,8 +120,11 @@ func (b *Buffer) commit(all bool) error {
 		}
 		b.settle(w)
 	}
+	if err := b.expire(time.Now()); err != nil {
+		return err
+	}
 	if run := b.sparse(b.oldestPending()); run != nil {
-		return b.rewrite(run, dropNothing)
+		return b.rewrite(run, dropNothing, "")
 	}
 	return nil
 }
@@ -141,18 +157,30 @@ func (b *Buffer) take(all bool) *work {
 	if b.reserveDue() {
 		w.reserved = b.reserved + b.opt.block
 	}
+	w.absorbed = b.absorbed(w.batch)
+	w.ages = b.ages.take(!w.empty() || b.stored())
 	b.unsaved, b.dirtySince = 0, time.Time{}
 	return w
 }
 
-// pick freezes the next batch: all events, and the attributes of lanes whose oldest has waited for half of Flush. Such a lane isn't
+// stored tells whether records that are still needed are on disk.
+func (b *Buffer) stored() bool {
+	for _, l := range b.lanes {
+		if l.disk > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// pick freezes the next batch: all events and gaps, and the attributes of lanes whose oldest has waited for half of Flush. Such a lane isn't
 // being confirmed in time, and taking it as a whole makes one commit of what would be many.
 func (b *Buffer) pick(now time.Time, all bool) []*pending {
 	all = all || b.bytes > b.opt.MaxMemory/2
 	var batch []*pending
 	room := b.batchLimit()
 	flush := map[*lane]bool{}
-	for _, class := range []Class{Event, Attributes} {
+	for _, class := range []Class{Event, Gap, Attributes} {
 		for e := b.waiting[class].Front(); e != nil; {
 			p, elem := e.Value.(*pending), e
 			e = e.Next()
@@ -169,6 +197,7 @@ func (b *Buffer) pick(now time.Time, all bool) []*pending {
 			}
 			b.waiting[class].Remove(elem)
 			p.frozen = true
+			p.absorbs = p.lane.tailFor(p)
 			batch = append(batch, p)
 		}
 	}
@@ -187,6 +216,7 @@ func (b *Buffer) giveBack(w *work) {
 	if !w.since.IsZero() {
 		b.dirtySince = w.since
 	}
+	b.ages.dirty = b.ages.dirty || w.ages != nil
 	b.count.Failures++
 }
 
@@ -197,10 +227,12 @@ func (b *Buffer) settle(w *work) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.segs = slices.DeleteFunc(b.segs, func(s *segment) bool { return s.live == 0 && slices.Contains(w.dead, s) })
+	b.settleAbsorbed(w)
 	lanes := map[*lane]bool{}
 	for _, p := range w.batch {
 		seg := b.segmentFor(p.seq >> segmentBits)
 		seg.total++
+		p.lane.see(p.seq, p.class, p.cause())
 		if p.lane.onDisk(seg, p.seq, p.class); p.class == Event {
 			signal(p.lane.ready)
 		}
@@ -233,7 +265,7 @@ func position(list []*pending, seq uint64) (int, bool) {
 // apply does the work in a transaction. It may run several times for the same work.
 func (w *work) apply(tx *bolt.Tx) error {
 	for _, m := range w.marks {
-		if err := putMark(tx, m); err != nil {
+		if err := putMark(tx, m.lane.name, m.lane.id, m.acked); err != nil {
 			return err
 		}
 	}
@@ -242,7 +274,15 @@ func (w *work) apply(tx *bolt.Tx) error {
 			return err
 		}
 	}
+	if w.ages != nil {
+		if err := tx.Bucket(metaBucket).Put(agesKey, w.ages); err != nil {
+			return err
+		}
+	}
 	all := tx.Bucket(segmentsBucket)
+	if err := w.absorb(all); err != nil {
+		return err
+	}
 	for _, s := range w.dead {
 		if err := deleteSegment(all, s.id); err != nil {
 			return err
@@ -258,21 +298,21 @@ func (w *work) apply(tx *bolt.Tx) error {
 			}
 			open = id
 		}
-		if err := bucket.Put(key(p.seq), p.value); err != nil {
+		if err := bucket.Put(key(p.seq), p.stored()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func putMark(tx *bolt.Tx, m mark) error {
-	value := binary.BigEndian.AppendUint32(nil, m.lane.id)
-	value = binary.BigEndian.AppendUint64(value, m.acked)
-	return tx.Bucket(lanesBucket).Put([]byte("/"+m.lane.name), value)
+func putMark(tx *bolt.Tx, name string, id uint32, acked uint64) error {
+	k := []byte("/" + name)
+	value := binary.BigEndian.AppendUint32(nil, id)
+	return tx.Bucket(lanesBucket).Put(k, sealed(k, binary.BigEndian.AppendUint64(value, acked)))
 }
 
 func putReserved(tx *bolt.Tx, n uint64) error {
-	return tx.Bucket(metaBucket).Put(reservedKey, key(n))
+	return tx.Bucket(metaBucket).Put(reservedKey, sealed(reservedKey, key(n)))
 }
 
 // markDirty notes that a position has to be written.

@@ -182,7 +182,7 @@ func TestStateWorksWhenFull(t *testing.T) {
 func TestDropsWhenOnlyBboltSaysFull(t *testing.T) {
 	b := open(t, newPath(t), Options{MaxSize: 1 << 20})
 	b.writer.Lock()
-	b.opt.MaxSize *= 4 // the account is wrong, bbolt's limit is what it was
+	b.allocSize -= 4 << 20 // the account is wrong, bbolt's limit is what it was
 	b.writer.Unlock()
 	for i := range 100 {
 		for range 100 {

@@ -17,9 +17,10 @@ import (
 )
 
 const (
-	childEnv    = "SLUICE_BUFFER_TEST_CHILD" // path of the file that a child process works on
-	childLieEnv = "SLUICE_BUFFER_TEST_LIE"   // the child reports before it commits
-	killRounds  = 30
+	childEnv     = "SLUICE_BUFFER_TEST_CHILD" // path of the file that a child process works on
+	childDiskEnv = "SLUICE_BUFFER_TEST_DISK"  // the child works until its records are on a failing disk
+	childLieEnv  = "SLUICE_BUFFER_TEST_LIE"   // the child reports before it commits
+	killRounds   = 30
 )
 
 // child appends and acknowledges until it is killed. What it has committed it says on stdout:

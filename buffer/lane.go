@@ -29,13 +29,16 @@ type lane struct {
 	shares []*share
 	head   []Record   // the oldest of the records on disk, without a gap
 	mem    []*pending // records not on disk, oldest first
+	newest uint64     // highest number of a record on disk that is no gap
+	tails  []tail     // gaps on disk with nothing behind them
 }
 
 // share is what a lane has in a segment.
 type share struct {
-	seg   *segment
-	live  int  // unacknowledged records
-	attrs bool // some of them may be attributes
+	seg    *segment
+	live   int  // unacknowledged records
+	attrs  bool // some of them may be attributes
+	events bool // some of them may be events
 }
 
 // lane returns the lane of that name, new if need be. It becomes known on disk with its first record.
@@ -166,7 +169,8 @@ func (b *Buffer) fillHead(l *lane, limit int) error {
 
 // read copies the lane's records after a sequence number out of the given segments; ended means that there are no more.
 func (b *Buffer) read(id uint32, segs []uint64, from uint64, want, budget int) (chunk []Record, ended bool, err error) {
-	err = b.db.View(func(tx *bolt.Tx) error {
+	err = b.view(func(tx *bolt.Tx) error {
+		chunk = nil
 		all := tx.Bucket(segmentsBucket)
 		for _, seg := range segs {
 			bucket := all.Bucket(key(seg))
@@ -175,7 +179,7 @@ func (b *Buffer) read(id uint32, segs []uint64, from uint64, want, budget int) (
 			}
 			c := bucket.Cursor()
 			for k, v := c.Seek(key(from + 1)); k != nil; k, v = c.Next() {
-				if len(v) < headerSize || laneOf(v) != id || !intact(k, v) {
+				if len(v) < headerSize || laneOf(v) != id || !b.wanted(k, v) {
 					continue
 				}
 				if len(chunk) >= want || budget <= 0 {
@@ -190,6 +194,9 @@ func (b *Buffer) read(id uint32, segs []uint64, from uint64, want, budget int) (
 	})
 	return chunk, ended, err
 }
+
+// wanted tells whether a stored record is one to show.
+func (b *Buffer) wanted(k, v []byte) bool { return intact(k, v) && (b.opt.Gaps || classOf(v) != Gap) }
 
 // recount makes the account of the lane say what was found, once all of it is in the head.
 func (l *lane) recount() {
@@ -280,14 +287,14 @@ func (b *Buffer) countOnDisk(l *lane, upTo uint64) int {
 // seqs lists the lane's intact records of a segment in (from, upTo]. On an error the list is short: Ack puts that right when the
 // lane leaves the segment.
 func (b *Buffer) seqs(id uint32, seg, from, upTo uint64) (out []uint64) {
-	_ = b.db.View(func(tx *bolt.Tx) error {
+	_ = b.view(func(tx *bolt.Tx) error {
 		bucket := tx.Bucket(segmentsBucket).Bucket(key(seg))
 		if bucket == nil {
 			return nil
 		}
 		c := bucket.Cursor()
 		for k, v := c.Seek(key(from + 1)); k != nil && seqOf(k) <= upTo; k, v = c.Next() {
-			if intact(k, v) && laneOf(v) == id {
+			if b.wanted(k, v) && laneOf(v) == id {
 				out = append(out, seqOf(k))
 			}
 		}

@@ -29,7 +29,7 @@ func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		path := filepath.Join(dir, "buffer.db")
 		var f faults
-		o := f.options(Options{Flush: time.Hour, MaxSize: 16 << 20})
+		o := f.options(Options{Flush: time.Hour, MaxSize: 16 << 20, Gaps: true})
 		b, err := Open(path, o)
 		if err != nil {
 			t.Fatal(err)

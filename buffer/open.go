@@ -2,7 +2,6 @@ package buffer
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,12 +13,13 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 )
 
 const (
-	formatVersion = 1
+	formatVersion = 2
 	headStart     = time.Second
+	firstTries    = 3
+	newSuffix     = ".new-"
 )
 
 var (
@@ -31,6 +31,7 @@ var (
 
 	formatKey   = []byte("format")
 	reservedKey = []byte("reserved")
+	agesKey     = []byte("ages")
 )
 
 func (o Options) withDefaults() (Options, error) {
@@ -45,14 +46,15 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("max size of %d bytes is below %d", o.MaxSize, minMaxSize)
 	case o.MaxSize > math.MaxInt:
 		return o, fmt.Errorf("max size of %d bytes is more than this machine can map", o.MaxSize)
-	case o.Flush < 0 || o.MaxMemory < 0:
-		return o, errors.New("flush and max memory must not be negative")
+	case o.Flush < 0 || o.MaxMemory < 0 || o.MaxAge < 0 || o.MinFreeDisk < 0:
+		return o, errors.New("flush, max memory, max age and min free disk must not be negative")
 	}
 	return o, nil
 }
 
-// Open opens the buffer in a file, which it creates if there is none, and starts its goroutine. Its errors name the file and say
-// what to do. An empty file, one of another program and one of a newer format are refused and left as they are.
+// Open opens the buffer in a file, which it creates if there is none, and starts its goroutine. A file that is damaged, cut off, empty, of
+// another program or of another format is set aside under a name with the time, and a new one takes its place: see SetAside. What is
+// left as an error is a file in use by another process, and a disk or folder that can't be used; it names the file.
 func Open(path string, o Options) (*Buffer, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -63,6 +65,9 @@ func Open(path string, o Options) (*Buffer, error) {
 		kick: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 		lanes: map[string]*lane{}, byID: map[uint32]*lane{}, losses: map[dropKey]*Drop{},
 		allocSize: min(1<<20, o.MaxSize/16),
+	}
+	if b.opt.freeDisk == nil {
+		b.opt.freeDisk = func() (int64, error) { return freeDisk(path) }
 	}
 	if err := b.open(); err != nil {
 		return nil, fmt.Errorf("open buffer %s: %w", path, err)
@@ -87,22 +92,80 @@ func (b *Buffer) open() error {
 		return err
 	case !info.Mode().IsRegular():
 		return errors.New("this is not a file: give another path")
-	case info.Size() == 0:
-		return errors.New("the file is empty, so it is not a buffer: delete it, and a new one is made")
 	}
-	stop := readAlong(b.path)
-	defer stop()
-	if b.db, err = openFile(b.path, b.opt.MaxSize); err != nil {
+	f, err := lockFile(b.path)
+	if err != nil {
 		return err
 	}
+	b.removeUnfinished()
+	err = b.use(f)
+	if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrForeign) && !errors.Is(err, ErrFormat) {
+		return err
+	}
+	return b.startAnew(err)
+}
+
+// removeUnfinished deletes what a crash has left of a file in the making.
+func (b *Buffer) removeUnfinished() {
+	left, _ := filepath.Glob(b.path + newSuffix + "*")
+	for _, dir := range left {
+		_ = os.RemoveAll(dir)
+	}
+}
+
+// startAnew sets the file aside and opens the one that takes its place.
+func (b *Buffer) startAnew(reason error) error {
+	f, err := lockFile(b.path)
+	if err != nil {
+		return err
+	}
+	err = b.replace(f, reason)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("%w, and can't be replaced: %w", reason, err)
+	}
+	b.forgetFile()
+	if f, err = lockFile(b.path); err != nil {
+		return err
+	}
+	if err := b.use(f); err != nil {
+		return err
+	}
+	b.count.Found += uint64(b.aside.Lost)
+	b.count.Dropped.Corrupt += uint64(b.aside.Lost)
+	return nil
+}
+
+// forgetFile undoes what loading a damaged file has left.
+func (b *Buffer) forgetFile() {
+	b.lanes, b.byID, b.nextLane, b.segs = map[string]*lane{}, map[uint32]*lane{}, 0, nil
+	b.next, b.quarantine, b.count, b.damaged = 0, 0, Stats{}, nil
+	b.losses = map[dropKey]*Drop{}
+}
+
+// use opens a locked file, which is closed if that fails.
+func (b *Buffer) use(f *os.File) error {
+	stop := readAlong(b.path)
+	defer stop()
+	if err := check(f); err != nil {
+		if !errors.Is(err, ErrForeign) {
+			err = fmt.Errorf("%w: %w", ErrDamaged, err) // also where a page can't be read
+		}
+		return errors.Join(err, f.Close())
+	}
+	db, err := openLimited(f, b.opt.MaxSize)
+	if err != nil {
+		return damaged(err) // bbolt has closed the file
+	}
+	b.db, b.file = db, f
 	b.db.AllocSize = int(b.allocSize)
-	if err := b.load(); err != nil {
+	if err := guard(b.load); err != nil {
 		return errors.Join(err, b.db.Close())
 	}
 	return nil
 }
 
-func openFile(path string, maxSize int64) (*bolt.DB, error) {
+// openFile opens a database in a file that is locked.
+func openFile(path string, f *os.File, maxSize int64) (*bolt.DB, error) {
 	o := &bolt.Options{
 		Timeout:      lockTimeout,
 		FreelistType: bolt.FreelistMapType,
@@ -110,20 +173,12 @@ func openFile(path string, maxSize int64) (*bolt.DB, error) {
 		// The list of free pages would be written with each commit: half a megabyte after a backlog of a million records.
 		// Finding the free pages at Open costs little, since Open reads everything anyway.
 		NoFreelistSync: true,
+		OpenFile:       func(string, int, os.FileMode) (*os.File, error) { return f, nil },
 	}
 	if strconv.IntSize == 64 {
 		o.InitialMmapSize = int(maxSize) // address space is free, and a map that never moves never waits for readers
 	}
-	db, err := bolt.Open(path, 0o600, o)
-	switch {
-	case errors.Is(err, berrors.ErrTimeout):
-		return nil, errors.New("the file is in use by another process")
-	case errors.Is(err, fs.ErrPermission):
-		return nil, err
-	case err != nil:
-		return nil, fmt.Errorf("the file is not a buffer or is damaged (%w): move it away, and a new one is made", err)
-	}
-	return db, nil
+	return bolt.Open(path, 0o600, o)
 }
 
 // readAlong reads the file in order, with a head start, until it is stopped. Opening goes through the pages of a cold file at random,
@@ -160,25 +215,13 @@ func readAlong(path string) (stop func()) {
 
 // create makes an empty buffer beside the path and moves it there, so that a crash never leaves half a file under that name.
 func create(path string) error {
-	dir, err := os.MkdirTemp(filepath.Dir(path), filepath.Base(path)+".new-")
+	dir, err := os.MkdirTemp(filepath.Dir(path), filepath.Base(path)+newSuffix)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
 	temp := filepath.Join(dir, "buffer")
-	db, err := openFile(temp, minMaxSize)
-	if err != nil {
-		return err
-	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{metaBucket, lanesBucket, segmentsBucket, quarantineBucket, stateBucket} {
-			if _, err := tx.CreateBucket(name); err != nil {
-				return err
-			}
-		}
-		return errors.Join(tx.Bucket(metaBucket).Put(formatKey, key(formatVersion)), putReserved(tx, 1))
-	})
-	if err := errors.Join(err, db.Close()); err != nil {
+	if err := build(temp, minMaxSize, func(*bolt.DB) error { return nil }); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, path); err != nil {
@@ -187,104 +230,38 @@ func create(path string) error {
 	return syncDir(filepath.Dir(path))
 }
 
+// build makes a buffer with some content in a new file.
+func build(path string, maxSize int64, fill func(*bolt.DB) error) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	db, err := openFile(path, f, maxSize)
+	if err != nil {
+		return err
+	}
+	db.AllocSize = int(min(1<<20, maxSize/16))
+	err = db.Update(func(tx *bolt.Tx) error {
+		for _, name := range [][]byte{metaBucket, lanesBucket, segmentsBucket, quarantineBucket, stateBucket} {
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		return errors.Join(tx.Bucket(metaBucket).Put(formatKey, sealed(formatKey, key(formatVersion))), putReserved(tx, 1))
+	})
+	if err == nil {
+		err = db.Update(func(tx *bolt.Tx) error { return nil }) // so that both heads are of this kind
+	}
+	if err == nil {
+		err = fill(db)
+	}
+	return errors.Join(err, db.Close())
+}
+
 func syncDir(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
-}
-
-// load reads what memory keeps about the file, and reserves the first block of sequence numbers.
-func (b *Buffer) load() error {
-	if err := b.db.View(b.scan); err != nil {
-		return err
-	}
-	b.reserved = b.next + b.opt.block
-	if err := b.update(func(tx *bolt.Tx) error { return putReserved(tx, b.reserved) }); err != nil {
-		if !errors.Is(err, berrors.ErrMaxSizeReached) {
-			return fmt.Errorf("reserve sequence numbers: %w", err)
-		}
-		return b.loadFull()
-	}
-	return nil
-}
-
-// loadFull reserves sequence numbers in a file that has no page left for it, as one that is opened with a smaller size.
-func (b *Buffer) loadFull() error {
-	err := b.updateOrDrop(&work{}, func(tx *bolt.Tx) error { return putReserved(tx, b.reserved) })
-	if err != nil {
-		return fmt.Errorf("reserve sequence numbers: %w", err)
-	}
-	return nil
-}
-
-func (b *Buffer) scan(tx *bolt.Tx) error {
-	meta := tx.Bucket(metaBucket)
-	if meta == nil || len(meta.Get(formatKey)) != 8 || len(meta.Get(reservedKey)) != 8 {
-		return errors.New("the file is a database of another program: move it away, and a new one is made")
-	}
-	if v := seqOf(meta.Get(formatKey)); v > formatVersion {
-		return fmt.Errorf("the file has format %d, this program knows %d: update the program, or move the file away", v, formatVersion)
-	}
-	for _, name := range [][]byte{lanesBucket, segmentsBucket, quarantineBucket, stateBucket} {
-		if tx.Bucket(name) == nil {
-			return fmt.Errorf("the file is damaged, it has no bucket %q: move it away, and a new one is made", name)
-		}
-	}
-	b.next = max(1, seqOf(meta.Get(reservedKey)))
-	b.top = tx.Size()
-	if err := tx.Bucket(lanesBucket).ForEach(b.scanLane); err != nil {
-		return err
-	}
-	if err := tx.Bucket(quarantineBucket).ForEach(func(k, v []byte) error {
-		b.quarantine += int64(len(v))
-		return nil
-	}); err != nil {
-		return err
-	}
-	segs := tx.Bucket(segmentsBucket)
-	return segs.ForEachBucket(func(k []byte) error {
-		return b.scanSegment(seqOf(k), segs.Bucket(k))
-	})
-}
-
-func (b *Buffer) scanLane(k, v []byte) error {
-	if len(k) == 0 || len(v) != 12 {
-		return fmt.Errorf("the file is damaged, lane %q has no position: move it away, and a new one is made", k)
-	}
-	l := b.addLane(string(k[1:]), binary.BigEndian.Uint32(v))
-	l.acked = binary.BigEndian.Uint64(v[4:])
-	l.saved = true
-	return nil
-}
-
-// scanSegment counts what each lane has in the segment, and the damaged records.
-func (b *Buffer) scanSegment(id uint64, bucket *bolt.Bucket) error {
-	seg := b.segmentFor(id)
-	return bucket.ForEach(func(k, v []byte) error {
-		seg.total++
-		if !intact(k, v) || b.byID[laneOf(v)] == nil {
-			b.count.Found++
-			b.count.Dropped.Corrupt++
-			return nil
-		}
-		l, seq := b.byID[laneOf(v)], seqOf(k)
-		if seq > l.acked {
-			b.count.Found++
-		}
-		l.onDisk(seg, seq, classOf(v))
-		b.next = max(b.next, seq+1)
-		return nil
-	})
-}
-
-// returnReserved gives back what is left of the reserved block, so that numbers go on without a gap after a clean end.
-func (b *Buffer) returnReserved() error {
-	b.writer.Lock()
-	defer b.writer.Unlock()
-	if err := b.update(func(tx *bolt.Tx) error { return putReserved(tx, b.next) }); err != nil {
-		return fmt.Errorf("close buffer %s: %w", b.path, err)
-	}
-	return nil
 }

@@ -32,7 +32,9 @@ func (b *Buffer) Quarantine(name string, seq uint64, reason string) error {
 // Quarantined lists what is in quarantine, oldest first. Damaged records are left out.
 func (b *Buffer) Quarantined() ([]Quarantined, error) {
 	var out []Quarantined
-	err := b.db.View(func(tx *bolt.Tx) error {
+	b.layout.RLock()
+	defer b.layout.RUnlock()
+	err := b.view(func(tx *bolt.Tx) error {
 		return tx.Bucket(quarantineBucket).ForEach(func(k, v []byte) error {
 			if q, ok := decodeQuarantined(k, v); ok {
 				out = append(out, q)
@@ -58,6 +60,9 @@ func (b *Buffer) setAside(name string, seq uint64, reason string) error {
 	}
 	b.writer.Lock()
 	defer b.writer.Unlock()
+	if err := b.heal(); err != nil {
+		return err
+	}
 	for {
 		err := b.moveAside(l, seq, reason)
 		if !errors.Is(err, berrors.ErrMaxSizeReached) {
@@ -144,7 +149,7 @@ func (a *aside) apply(tx *bolt.Tx) error {
 	if v == nil || !intact(k, v) || laneOf(v) != a.lane.id {
 		return ErrNotFound
 	}
-	value := append(appendText(appendText(nil, a.lane.name), a.reason), v...)
+	value := sealed(k, append(appendText(appendText(nil, a.lane.name), a.reason), v...))
 	quarantine := tx.Bucket(quarantineBucket)
 	if err := a.evict(quarantine, int64(len(value))); err != nil {
 		return err
@@ -186,6 +191,9 @@ func takeText(value []byte) (text string, rest []byte, ok bool) {
 }
 
 func decodeQuarantined(k, v []byte) (q Quarantined, ok bool) {
+	if v, ok = unseal(k, v); !ok {
+		return q, false
+	}
 	if q.Lane, v, ok = takeText(v); !ok {
 		return q, false
 	}

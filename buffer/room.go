@@ -2,48 +2,74 @@ package buffer
 
 import (
 	"errors"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 )
 
-func dropNothing(Class) bool        { return false }
-func dropAttributes(c Class) bool   { return c == Attributes }
-func dropEverything(Class) bool     { return true }
+func dropNothing(entry) bool        { return false }
+func dropAttributes(e entry) bool   { return e.class == Attributes }
+func dropEverything(entry) bool     { return true }
 func pages(bytes, size int64) int64 { return (bytes + size - 1) / size * size }
 
 // commitPages is what a transaction may need besides its records: the path to each bucket it touches.
 const commitPages = 16
 
+// limit is how large the file may get: up to Options.MaxSize, and into no more of the disk than leaves so much to others. What the disk has
+// reserved for the file counts as the file's own.
+func (b *Buffer) limit(leave int64) int64 {
+	taken, err := allocated(b.path)
+	free, freeErr := b.opt.freeDisk()
+	if err != nil || freeErr != nil {
+		return b.opt.MaxSize // the disk itself is the limit then
+	}
+	return min(b.opt.MaxSize, taken+max(0, free-leave))
+}
+
 // update runs one transaction and notes how much of the file is in use. It is called with writer.
 func (b *Buffer) update(fn func(*bolt.Tx) error) error {
-	err := b.db.Update(func(tx *bolt.Tx) error {
-		if err := fn(tx); err != nil {
+	return b.updateWithin(b.limit(b.opt.MinFreeDisk), fn)
+}
+
+func (b *Buffer) updateWithin(limit int64, fn func(*bolt.Tx) error) error {
+	b.db.MaxSize = int(limit)
+	refused := false
+	err := guard(func() error {
+		return b.db.Update(func(tx *bolt.Tx) error {
+			err := fn(tx)
+			if err == nil && b.opt.fail != nil {
+				err = b.opt.fail()
+			}
+			refused = err != nil
 			return err
-		}
-		if b.opt.fail != nil {
-			return b.opt.fail()
-		}
-		return nil
+		})
 	})
 	if err == nil && b.opt.failLate != nil {
 		err = b.opt.failLate()
 	}
 	if err != nil {
+		b.suspect = b.suspect || !refused && !errors.Is(err, berrors.ErrMaxSizeReached)
 		return err
 	}
 	b.mu.Lock()
 	b.count.Commits++
 	b.mu.Unlock()
-	return b.db.View(func(tx *bolt.Tx) error {
-		b.top = tx.Size()
-		return nil
-	})
+	return guard(func() error { return b.db.View(b.noteTop) })
+}
+
+func (b *Buffer) noteTop(tx *bolt.Tx) error {
+	b.top = tx.Size()
+	return nil
 }
 
 // store commits the work. When the file is full, the oldest records make room for it.
 func (b *Buffer) store(w *work) error {
-	for len(w.batch) > 0 && b.room() < b.need(w) {
+	limit := b.limit(b.opt.MinFreeDisk)
+	for len(w.batch) > 0 && b.room(limit) < b.need(w) {
+		if b.opt.WhenFull == StopNew && !slices.ContainsFunc(w.batch, func(p *pending) bool { return p.class != Gap }) {
+			break // gaps may take what is kept back
+		}
 		if dropped, err := b.makeRoom(w); err != nil {
 			return err
 		} else if !dropped {
@@ -75,13 +101,13 @@ func (b *Buffer) updateOrDrop(w *work, fn func(*bolt.Tx) error) error {
 }
 
 // room is how many bytes records may still take. What is kept back is for small state and for the pages that a drop needs.
-func (b *Buffer) room() int64 {
+func (b *Buffer) room(limit int64) int64 {
 	s := b.db.Stats()
 	page := int64(b.db.Info().PageSize)
 	free := int64(s.FreePageN+s.PendingPageN) * page
-	// bbolt refuses to grow into the last AllocSize of MaxSize.
-	grow := max(0, b.opt.MaxSize-b.allocSize-page-b.top)
-	return free + grow - b.opt.MaxSize/20
+	// bbolt refuses to grow into the last AllocSize of its limit.
+	grow := max(0, limit-b.allocSize-page-b.top)
+	return free + grow - limit/20
 }
 
 // need is how many bytes the work takes at most while it is being written.
@@ -100,59 +126,77 @@ func (b *Buffer) need(w *work) int64 {
 }
 
 // makeRoom frees some of the file: space that acknowledged records still take, then the oldest attributes on disk, those of the
-// batch, the oldest events. It tells whether anything was left to free.
+// batch, the oldest events. With StopNew, the batch goes first, and what is on disk only for small state and gaps. It tells whether
+// anything was left to free.
 func (b *Buffer) makeRoom(w *work) (bool, error) {
 	if run := b.wasteful(); run != nil {
-		return true, b.rewrite(run, dropNothing)
+		return true, b.rewrite(run, dropNothing, "")
+	}
+	cause := CauseFull
+	if b.limit(b.opt.MinFreeDisk) < b.opt.MaxSize {
+		cause = CauseDisk
+	}
+	if b.opt.WhenFull == StopNew && (b.dropFromBatch(w, Attributes, cause) || b.dropFromBatch(w, Event, cause)) {
+		return true, nil
 	}
 	if run := b.oldestWith(Attributes); run != nil {
-		return true, b.dropAttributesOf(run)
+		return true, b.dropAttributesOf(b.withGaps(run), cause)
 	}
-	if b.dropFromBatch(w, Attributes) {
+	if b.dropFromBatch(w, Attributes, cause) {
 		return true, nil
 	}
 	if run := b.oldestWith(Event); run != nil {
-		return true, b.rewrite(run, dropEverything)
+		return true, b.rewrite(b.withGaps(run), dropEverything, cause)
 	}
-	return b.dropFromBatch(w, Event), nil
+	return b.dropFromBatch(w, Event, cause), nil
 }
 
 // dropAttributesOf drops a segment's attributes. Where there is no room to write its events anew, it deletes as many attributes as
 // what is kept back allows.
-func (b *Buffer) dropAttributesOf(run []*segment) error {
-	err := b.rewrite(run, dropAttributes)
+func (b *Buffer) dropAttributesOf(run []*segment, cause Cause) error {
+	err := b.rewrite(run, dropAttributes, cause)
 	if errors.Is(err, berrors.ErrMaxSizeReached) {
 		few := b.opt.MaxSize / 20 / int64(b.db.Info().PageSize) / 4
-		err = b.move(&move{run: run, drop: dropAttributes, prune: int(max(1, few))})
+		err = b.move(&move{run: run[len(run)-1:], drop: dropAttributes, cause: cause, prune: int(max(1, few))})
 	}
 	if errors.Is(err, berrors.ErrMaxSizeReached) {
-		err = b.rewrite(run, dropEverything)
+		err = b.rewrite(run[len(run)-1:], dropEverything, cause)
 	}
 	return err
 }
 
-// dropFromBatch drops the oldest quarter of one class from the batch.
-func (b *Buffer) dropFromBatch(w *work, class Class) bool {
+// dropFromBatch drops a quarter of one class from the batch: the oldest, or with StopNew the newest.
+func (b *Buffer) dropFromBatch(w *work, class Class, cause Cause) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	quota := len(w.batch)/4 + 1
+	batch := slices.Clone(w.batch)
+	if b.opt.WhenFull == StopNew {
+		slices.Reverse(batch)
+	}
 	dropped := false
-	var rest []*pending
-	for _, p := range w.batch {
+	for _, p := range batch {
 		if p.class != class || quota == 0 {
-			rest = append(rest, p)
 			continue
 		}
 		quota--
 		dropped = true
-		b.bytes -= p.size()
-		if p.lane.holds(p.seq) { // else it is acknowledged
-			p.lane.remove(p.seq)
-			b.lose(p.lane, CauseFull, p.time)
+		if p.lane.holds(p.seq) {
+			b.losePending(p, cause)
+		} else { // it is acknowledged
+			p.gone = true
+			b.bytes -= p.size()
 		}
 	}
 	if dropped {
-		w.batch, b.frozen = rest, rest
+		w.batch = slices.DeleteFunc(slices.Clone(w.batch), func(p *pending) bool { return p.gone })
+		b.frozen = w.batch
+		for _, p := range w.batch {
+			if p.absorbs == 0 {
+				p.absorbs = p.lane.tailFor(p)
+			}
+		}
+		w.absorbed = b.absorbed(w.batch)
 	}
 	return dropped
 }

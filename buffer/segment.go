@@ -3,9 +3,7 @@ package buffer
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"slices"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -23,6 +21,7 @@ type segment struct {
 	id    uint64
 	total int // records on disk
 	live  int // those that a lane still needs
+	gaps  int // at most so many of those are gaps
 }
 
 func (b *Buffer) segmentIndex(id uint64) (int, bool) {
@@ -54,7 +53,14 @@ func (l *lane) onDisk(seg *segment, seq uint64, class Class) {
 	}
 	s := l.shareIn(seg)
 	s.live++
-	s.attrs = s.attrs || class == Attributes
+	switch class {
+	case Attributes:
+		s.attrs = true
+	case Event:
+		s.events = true
+	case Gap:
+		seg.gaps++
+	}
 	seg.live++
 	l.disk++
 	if n := len(l.head); n > 0 && seq < l.head[n-1].Seq {
@@ -106,7 +112,7 @@ func (b *Buffer) oldestWith(class Class) []*segment {
 	var oldest *segment
 	for _, l := range b.lanes {
 		for _, s := range l.shares {
-			if (s.attrs || class == Event) && s.live > 0 {
+			if (s.attrs || class == Event && s.events) && s.live > 0 {
 				if oldest == nil || s.seg.id < oldest.id {
 					oldest = s.seg
 				}
@@ -120,156 +126,20 @@ func (b *Buffer) oldestWith(class Class) []*segment {
 	return []*segment{oldest}
 }
 
-// move is one rewriting of a run of segments into the last of them.
-type move struct {
-	run    []*segment
-	drop   func(Class) bool
-	prune  int // 0: write anew; else only delete, and so many records at most
-	acked  map[uint32]uint64
-	frozen []*pending // one that a failed commit has stored is still on the account of memory, and will be stored again
-	total  int        // records on disk afterwards
-	kept   []entry    // those that are needed
-	lost   []entry
-}
-
-type entry struct {
-	lane  uint32
-	seq   uint64
-	class Class
-	time  time.Time
-}
-
-func (m *move) target() uint64 { return m.run[len(m.run)-1].id }
-
-// rewrite replaces a run of segments by one with the records that are still needed and not to be dropped; none at all if nothing is left.
-func (b *Buffer) rewrite(run []*segment, drop func(Class) bool) error {
-	return b.move(&move{run: run, drop: drop})
-}
-
-// move changes where records are on disk. Lanes can't read or acknowledge meanwhile. It is called with writer.
-func (b *Buffer) move(m *move) error {
-	b.layout.Lock()
-	defer b.layout.Unlock()
-	m.acked, m.frozen = map[uint32]uint64{}, b.frozen
-	b.mu.Lock()
-	for id, l := range b.byID {
-		m.acked[id] = l.acked
-	}
-	b.mu.Unlock()
-	if err := b.update(m.apply); err != nil {
-		return fmt.Errorf("rewrite %d segments of buffer %s: %w", len(m.run), b.path, err)
-	}
+// withGaps puts in front of a run the segment before it, if that is mostly gaps: so the gaps of both are merged. Like those of sparse, it must
+// be older than everything that is still to be written.
+func (b *Buffer) withGaps(run []*segment) []*segment {
+	oldest := b.oldestPending() >> segmentBits
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.settleMove(m)
-	return nil
-}
-
-func (m *move) apply(tx *bolt.Tx) error {
-	m.kept, m.lost, m.total = nil, nil, 0
-	all := tx.Bucket(segmentsBucket)
-	var keys, values [][]byte
-	for _, s := range m.run {
-		bucket := all.Bucket(key(s.id))
-		if bucket == nil {
-			continue
-		}
-		c := bucket.Cursor()
-		for k, v := c.First(); k != nil; k, v = c.Next() {
-			m.total++
-			if m.keep(k, v) {
-				keys, values = append(keys, k), append(values, v)
-			}
-		}
+	i, ok := b.segmentIndex(run[0].id)
+	if !ok || i == 0 {
+		return run
 	}
-	if m.prune > 0 {
-		return m.deleteLost(all.Bucket(key(m.target())))
+	if s := b.segs[i-1]; s.gaps == 0 || s.live-s.gaps > sparseLive || s.id >= oldest {
+		return run
 	}
-	for _, s := range m.run {
-		if err := deleteSegment(all, s.id); err != nil {
-			return err
-		}
-	}
-	if m.total = len(keys); m.total == 0 {
-		return nil
-	}
-	bucket, err := openSegment(all, m.target())
-	if err != nil {
-		return err
-	}
-	for i := range keys {
-		if err := bucket.Put(keys[i], values[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (m *move) deleteLost(bucket *bolt.Bucket) error {
-	if bucket == nil {
-		return nil
-	}
-	m.total -= len(m.lost)
-	for _, e := range m.lost {
-		if err := bucket.Delete(key(e.seq)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (m *move) keep(k, v []byte) bool {
-	if !intact(k, v) {
-		return false
-	}
-	e := entry{laneOf(v), seqOf(k), classOf(v), timeOf(v)}
-	if acked, ok := m.acked[e.lane]; !ok || e.seq <= acked || contains(m.frozen, e.seq) {
-		return false
-	}
-	if m.drop(e.class) && (m.prune == 0 || len(m.lost) < m.prune) {
-		m.lost = append(m.lost, e)
-		return false
-	}
-	m.kept = append(m.kept, e)
-	return true
-}
-
-// settleMove makes memory say what the file says now. What is neither kept nor dropped was damaged.
-func (b *Buffer) settleMove(m *move) {
-	before := map[*lane]int{}
-	for _, l := range b.lanes {
-		before[l] = l.disk
-		l.shares = slices.DeleteFunc(l.shares, func(s *share) bool {
-			if slices.Contains(m.run, s.seg) {
-				l.disk -= s.live
-				return true
-			}
-			return false
-		})
-	}
-	first, _ := b.segmentIndex(m.run[0].id)
-	b.segs = slices.Delete(b.segs, first, first+len(m.run))
-	if m.total > 0 {
-		seg := b.segmentFor(m.target())
-		seg.total = m.total
-		for _, e := range m.kept {
-			l := b.byID[e.lane]
-			head := l.head
-			l.onDisk(seg, e.seq, e.class)
-			l.head = head
-		}
-	}
-	for _, e := range m.lost {
-		l := b.byID[e.lane]
-		l.head = nil
-		b.lose(l, CauseFull, e.time)
-		before[l]--
-	}
-	for l, n := range before {
-		if n > l.disk {
-			b.corrupt(l, n-l.disk)
-		}
-	}
+	return slices.Insert(slices.Clone(run), 0, b.segs[i-1])
 }
 
 func openSegment(all *bolt.Bucket, id uint64) (*bolt.Bucket, error) {

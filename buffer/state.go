@@ -1,19 +1,53 @@
 package buffer
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
-	"slices"
 
 	bolt "go.etcd.io/bbolt"
 )
 
+// stateValue is how a value of the small state is stored: with its bucket, and a stamp that rises, so that it can be salvaged wherever it stands.
+type stateValue struct {
+	stamp uint64
+	value []byte
+}
+
+func (x stateValue) encode(bucket string, name []byte) []byte {
+	value := binary.BigEndian.AppendUint64(nil, x.stamp)
+	return sealed(name, append(appendText(value, bucket), x.value...))
+}
+
+func decodeState(value []byte) (bucket string, x stateValue, ok bool) {
+	if len(value) < 8 {
+		return "", x, false
+	}
+	x.stamp = seqOf(value)
+	bucket, x.value, ok = takeText(value[8:])
+	return bucket, x, ok
+}
+
 // Get returns a value of the small state, nil if there is none.
 func (b *Buffer) Get(bucket, name string) ([]byte, error) {
 	var value []byte
-	err := b.db.View(func(tx *bolt.Tx) error {
-		if s := tx.Bucket(stateBucket).Bucket([]byte(bucket)); s != nil {
-			value = slices.Clone(s.Get([]byte(name)))
+	b.layout.RLock()
+	defer b.layout.RUnlock()
+	err := b.view(func(tx *bolt.Tx) error {
+		s := tx.Bucket(stateBucket).Bucket([]byte(bucket))
+		if s == nil {
+			return nil
 		}
+		stored := s.Get([]byte(name))
+		if stored == nil {
+			return nil
+		}
+		plain, ok := unseal([]byte(name), stored)
+		in, x, read := decodeState(plain)
+		if !ok || !read || in != bucket {
+			return errors.New("the value is damaged")
+		}
+		value = append([]byte{}, x.value...)
 		return nil
 	})
 	if err != nil {
@@ -33,7 +67,7 @@ func (b *Buffer) Put(bucket, name string, value []byte) error {
 		if value == nil {
 			return s.Delete([]byte(name))
 		}
-		return s.Put([]byte(name), value)
+		return s.Put([]byte(name), stateValue{uint64(tx.ID()), value}.encode(bucket, []byte(name)))
 	})
 	if err != nil {
 		return fmt.Errorf("put %s/%s to buffer %s: %w", bucket, name, b.path, err)
@@ -47,6 +81,9 @@ func (b *Buffer) writeNow(fn func(*bolt.Tx) error) error {
 	defer b.writer.Unlock()
 	if b.isClosed() {
 		return errClosed
+	}
+	if err := b.heal(); err != nil {
+		return err
 	}
 	return b.updateOrDrop(&work{}, fn)
 }

@@ -9,7 +9,9 @@ import (
 type Cause string
 
 const (
+	CauseAge     Cause = "age"     // older than Options.MaxAge
 	CauseFull    Cause = "full"    // the file has reached its size
+	CauseDisk    Cause = "disk"    // the disk has no more than Options.MinFreeDisk left
 	CauseMemory  Cause = "memory"  // the disk could not be written, and memory has reached its bound
 	CauseCorrupt Cause = "corrupt" // the checksum on disk is wrong
 	CauseRefused Cause = "refused" // larger than the buffer takes
@@ -26,20 +28,39 @@ type Drop struct {
 
 // Dropped counts lost records by cause.
 type Dropped struct {
-	Full, Memory, Corrupt, Refused uint64
+	Age, Full, Disk, Memory, Corrupt, Refused uint64
 }
 
 // Total is the sum over all causes.
-func (d Dropped) Total() uint64 { return d.Full + d.Memory + d.Corrupt + d.Refused }
+func (d Dropped) Total() uint64 { return d.Age + d.Full + d.Disk + d.Memory + d.Corrupt + d.Refused }
 
-// Stats are figures of a buffer. At any moment, Found + Appended = Acked + Dropped + Quarantined + Waiting.
+// of is the counter of a cause.
+func (d *Dropped) of(cause Cause) *uint64 {
+	switch cause {
+	case CauseAge:
+		return &d.Age
+	case CauseFull:
+		return &d.Full
+	case CauseDisk:
+		return &d.Disk
+	case CauseMemory:
+		return &d.Memory
+	case CauseRefused:
+		return &d.Refused
+	}
+	return &d.Corrupt
+}
+
+// Stats are figures of a buffer. At any moment, Found + Appended + Retried + Gaps = Acked + Dropped + Quarantined + Waiting.
 type Stats struct {
 	Found       uint64 // records in the file at Open, damaged ones included
 	Appended    uint64
 	Acked       uint64
 	Dropped     Dropped
 	Quarantined uint64
+	Retried     uint64 // records taken back from quarantine
 	Evicted     uint64 // quarantined records that made room for newer ones
+	Gaps        int    // gap records made, less those that were merged into another
 
 	Waiting      int   // records that are not acknowledged, in all lanes
 	Pending      int   // those of them that are not on disk
@@ -47,6 +68,9 @@ type Stats struct {
 	FileSize     int64
 	Commits      uint64 // transactions written
 	Failures     uint64 // commits that failed
+	Reopened     uint64 // times that the file was reopened after one
+
+	FailingSince time.Time // when commits began to fail, zero if they work: what comes in is held in memory only
 }
 
 // Stats returns the figures since Open.
@@ -57,7 +81,7 @@ func (b *Buffer) Stats() Stats {
 		s.Waiting += l.disk + len(l.mem)
 		s.Pending += len(l.mem)
 	}
-	s.PendingBytes = b.bytes
+	s.PendingBytes, s.FailingSince = b.bytes, b.failedSince
 	b.mu.Unlock()
 	if info, err := os.Stat(b.path); err == nil {
 		s.FileSize = info.Size()
@@ -81,20 +105,14 @@ func (b *Buffer) lose(l *lane, cause Cause, t time.Time) {
 	}
 }
 
-// corrupt counts damaged records, of which nothing is known.
-func (b *Buffer) corrupt(l *lane, n int) { b.loss(l, CauseCorrupt, n) }
+// corrupt counts damaged records, of which nothing is known: neither their times nor where in the lane they stood.
+func (b *Buffer) corrupt(l *lane, n int) {
+	b.loss(l, CauseCorrupt, n)
+	b.appendGap(l, Loss{Cause: CauseCorrupt, Records: n})
+}
 
 func (b *Buffer) loss(l *lane, cause Cause, n int) *Drop {
-	switch cause {
-	case CauseFull:
-		b.count.Dropped.Full += uint64(n)
-	case CauseMemory:
-		b.count.Dropped.Memory += uint64(n)
-	case CauseCorrupt:
-		b.count.Dropped.Corrupt += uint64(n)
-	case CauseRefused:
-		b.count.Dropped.Refused += uint64(n)
-	}
+	*b.count.Dropped.of(cause) += uint64(n)
 	k := dropKey{l, cause}
 	d := b.losses[k]
 	if d == nil {

@@ -1,0 +1,54 @@
+package buffer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// heal reopens the file after a commit has failed: what bbolt holds in memory about a file that it could not write is not to be relied
+// on. The failed transaction may be in the file or not; its records are written again under the same numbers. While the file can't be
+// opened, reading goes on with what is open. It is called with writer and without layout.
+func (b *Buffer) heal() error {
+	if !b.suspect {
+		return nil
+	}
+	if err := b.reopen(); err != nil {
+		return fmt.Errorf("reopen buffer %s: %w", b.path, err)
+	}
+	b.suspect = false
+	b.mu.Lock()
+	b.count.Reopened++
+	b.mu.Unlock()
+	return nil
+}
+
+func (b *Buffer) reopen() error {
+	old, err := b.file.Stat()
+	if err != nil {
+		return err
+	}
+	if now, err := os.Stat(b.path); err != nil {
+		return err
+	} else if !os.SameFile(old, now) {
+		return errors.New("another file is there now")
+	}
+	f, err := os.OpenFile(b.path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	_ = flock(b.file, false)
+	db, err := openLimited(f, b.opt.MaxSize)
+	if err != nil {
+		_ = flock(b.file, true)
+		return err
+	}
+	db.AllocSize = int(b.allocSize)
+	b.layout.Lock()
+	before := b.db
+	b.db, b.file = db, f
+	err = b.view(b.noteTop)
+	b.layout.Unlock()
+	_ = before.Close() // it was of no use any more
+	return err
+}

@@ -1,0 +1,174 @@
+package buffer
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+func TestFailedSyncOfTheDiskDoublesNothing(t *testing.T) {
+	for _, fails := range []int{1, 20} {
+		var f faults
+		path := newPath(t)
+		b := open(t, path, f.options(Options{Gaps: true}))
+		n := uint64(0)
+		var c counter
+		for round := range 30 {
+			for range 100 {
+				n++
+				b.Append("l", Class(n%2), noon, numbered(n, 100))
+			}
+			if round >= 5 && round < 5+fails {
+				f.late.Store(true)
+				if err := b.Sync(context.Background()); !errors.Is(err, errDisk) {
+					t.Fatal(err)
+				}
+				f.late.Store(false)
+			} else {
+				syncNow(t, b)
+			}
+			if round%4 == 3 {
+				c.drain(t, b, "l", 200)
+			}
+		}
+		syncNow(t, b)
+		s := balanced(t, b)
+		if s.Reopened == 0 || s.Dropped.Total() != 0 {
+			t.Fatalf("%+v", s)
+		}
+		closeNow(t, b)
+		b = open(t, path, Options{Gaps: true})
+		c.drain(t, b, "l", 1<<30)
+		if c.last != n || c.gaps != 0 {
+			t.Fatalf("%d of %d, %d gaps", c.last, n, c.gaps)
+		}
+	}
+}
+
+func TestGoesOnInMemoryWithoutADisk(t *testing.T) {
+	var f faults
+	b := open(t, newPath(t), f.options(Options{MaxMemory: 100 << 10, Gaps: true, Flush: time.Millisecond}))
+	f.late.Store(true)
+	f.early.Store(true)
+	var c counter
+	n := uint64(0)
+	for range 100 {
+		for range 20 {
+			n++
+			b.Append("l", Attributes, noon, numbered(n, 100))
+		}
+		c.drain(t, b, "l", 1<<30)
+		if c.last+c.lost != n {
+			t.Fatalf("%d given, %d came", n, c.last)
+		}
+	}
+	for b.Stats().FailingSince.IsZero() {
+		n++
+		b.Append("l", Event, noon, numbered(n, 100))
+		time.Sleep(time.Millisecond)
+	}
+	f.late.Store(false)
+	f.early.Store(false)
+	syncNow(t, b)
+	for !b.Stats().FailingSince.IsZero() {
+		time.Sleep(time.Millisecond)
+	}
+	c.drain(t, b, "l", 1<<30)
+	if c.last+c.lost != n {
+		t.Fatalf("%d given, %d came", n, c.last)
+	}
+	balanced(t, b)
+}
+
+// What is on disk stays readable while the file can't be reopened.
+func TestReadsWhileItCantBeReopened(t *testing.T) {
+	var f faults
+	path := newPath(t)
+	b := open(t, path, f.options(Options{}))
+	b.Append("l", Attributes, noon, []byte("a"))
+	syncNow(t, b)
+	f.late.Store(true)
+	b.Append("l", Attributes, noon, []byte("b"))
+	if err := b.Sync(context.Background()); !errors.Is(err, errDisk) {
+		t.Fatal(err)
+	}
+	f.late.Store(false)
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Sync(context.Background()); !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	if got := texts(peek(t, b, "l", 10)); got != "a b" {
+		t.Fatalf("%q", got)
+	}
+	if err := os.Rename(path+".away", path); err != nil {
+		t.Fatal(err)
+	}
+	syncNow(t, b)
+	if _, err := Open(path, Options{}); err == nil {
+		t.Fatal("the file is no longer locked")
+	}
+	if got := texts(peek(t, b, "l", 10)); got != "a b" {
+		t.Fatalf("%q", got)
+	}
+}
+
+const diskRecords = 500
+
+// The real thing: strace makes fdatasync of a child fail, and the child's own account must still hold.
+func TestDiskErrorsOfARealFile(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil || testing.Short() {
+		t.Skip("no strace")
+	}
+	failed := 0
+	for _, inject := range []string{"fdatasync:error=EIO:when=5+7", "pwrite64:error=EIO:when=9+11", "pwrite64:error=ENOSPC:when=9+13"} {
+		path := newPath(t)
+		closeNow(t, open(t, path, Options{}))
+		cmd := exec.Command(strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,pwrite64", "-e", "inject="+inject, os.Args[0])
+		cmd.Env = append(os.Environ(), childEnv+"="+path, childDiskEnv+"=1")
+		out, err := cmd.CombinedOutput()
+		if err != nil && len(out) == 0 {
+			t.Skip("strace can't inject here:", err)
+		}
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", inject, err, out)
+		}
+		b := open(t, path, Options{Gaps: true})
+		var c counter
+		c.drain(t, b, "l", 1<<30)
+		if c.last != diskRecords || c.gaps != 0 {
+			t.Fatalf("%s: %d records, %d gaps", inject, c.last, c.gaps)
+		}
+		if string(out) == "failed\n" {
+			failed++
+		}
+	}
+	if failed == 0 {
+		t.Fatal("the control failed: no commit did")
+	}
+}
+
+// childDisk appends and commits until each record is on disk, and says whether a commit has failed.
+func childDisk(path string) error {
+	b, err := Open(path, Options{Gaps: true, Flush: time.Hour, retry: time.Millisecond})
+	if err != nil {
+		return err
+	}
+	for n := range uint64(diskRecords) {
+		b.Append("l", Attributes, noon, numbered(n+1, 100))
+		for n%50 == 49 && b.Sync(context.Background()) != nil {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	s := b.Stats()
+	if s.Failures > 0 && s.Reopened > 0 {
+		_, _ = os.Stdout.WriteString("failed\n")
+	}
+	_ = b.Close() // everything is on disk; only the numbers left over can't be given back
+	return nil
+}
