@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -60,11 +59,14 @@ func serve(ctx context.Context, s *gateway.Site, log *slog.Logger, adjust func(*
 }
 
 func openBuffer(s *gateway.Site, log *slog.Logger) (*buffer.Buffer, error) {
-	path := s.Buffer.Path
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(filepath.Dir(s.Path), path)
+	options := buffer.Options{
+		MaxSize: int64(s.Buffer.MaxSize), Flush: s.Buffer.Flush, MaxAge: s.Buffer.MaxAge, MinFreeDisk: int64(s.Buffer.MinFreeDisk),
+		Preallocate: true, Log: log,
 	}
-	return buffer.Open(path, buffer.Options{MaxSize: int64(s.Buffer.MaxSize), Flush: s.Buffer.Flush, Log: log})
+	if s.Buffer.WhenFull == "stop-new" {
+		options.WhenFull = buffer.StopNew
+	}
+	return buffer.Open(s.Buffer.Path, options)
 }
 
 func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log *slog.Logger, adjust func(*gateway.Config), started func(*gateway.Gateway)) error {

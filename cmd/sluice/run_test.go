@@ -55,7 +55,7 @@ cloud:
   confirm: puback
   min_interval: 0s
   backlog: replay
-buffer: { path: buffer.db, flush: 200ms }
+buffer: { path: buffer.db, flush: 200ms, max_size: 16MB }
 local: { http: none }
 buses:
   tcp: { type: modbus-tcp, host: %s, port: %s }

@@ -25,10 +25,6 @@ var unbuilt = map[string][]string{
 	"Cloud.own_events": {"none"},
 	"Cloud.status":     nil,
 
-	"BufferSettings.max_age":       nil,
-	"BufferSettings.min_free_disk": nil,
-	"BufferSettings.when_full":     {"drop-oldest"},
-
 	"Local.http":       {"none"},
 	"Local.password":   nil,
 	"Local.write_test": {"false"},
