@@ -46,6 +46,6 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), checkCommand(), demoCommand(), profilesCommand(), schemaCommand(), benchCommand())
+	root.AddCommand(runCommand(), checkCommand(), demoCommand(), profilesCommand(), schemaCommand(), bufferCommand(), benchCommand())
 	return root
 }

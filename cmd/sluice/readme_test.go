@@ -15,7 +15,9 @@ import (
 // shown elsewhere are the README's commands that another test runs, or .ci/run.
 var shownElsewhere = map[string]string{
 	"sluice demo": "TestDemo",
-	"sluice run --site /etc/sluice/site.yaml": "TestRunBringsRegistersToTheCloud",
+	"sluice run --site /etc/sluice/site.yaml":           "TestRunBringsRegistersToTheCloud",
+	"sluice buffer status --site /etc/sluice/site.yaml": "TestBufferCommands",
+	"sluice bench modbus --devices 100":                 "TestBenchModbus",
 }
 
 // TestREADME: every command in the README works, and its site file loads.

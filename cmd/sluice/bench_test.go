@@ -1,0 +1,25 @@
+package main
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestBenchModbus runs the bench as a process, since it starts itself a second
+// time for the devices.
+func TestBenchModbus(t *testing.T) {
+	t.Parallel()
+	out, err := sluice(t, "bench", "modbus", "--devices", "2", "--registers", "100", "--poll", "100ms", "--for", "1s").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{`values +\d{3,} /s`, `CPU +\d+\.\d % of a core, \d+\.\d\d µs a value`, `memory +\d`} {
+		if !regexp.MustCompile(want).Match(out) {
+			t.Errorf("no %s in:\n%s", want, out)
+		}
+	}
+	if out, err := sluice(t, "bench", "modbus", "--devices", "0").CombinedOutput(); exitCode(err) != 2 || !strings.Contains(string(out), "at least 1 device") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
