@@ -20,10 +20,12 @@ type lane struct {
 	stats  *Stats
 	log    *slog.Logger
 
-	pace    pace
-	backlog time.Duration // between two messages while older records wait
-	next    time.Time     // not before this
-	refused int           // times that the first record was refused in a row
+	pace       pace
+	backlog    time.Duration // between two messages while older records wait
+	next       time.Time     // not before this
+	alone      bool          // the first record goes out by itself: a message that held it was refused
+	refused    int           // times that it was refused then
+	dissection *dissection   // of the first record, once it is refused for good
 }
 
 // message is a record on its way: merged of several, acknowledged together.
@@ -35,7 +37,6 @@ type message struct {
 
 const (
 	batch        = 1000 // records taken at once: the most that one message merges
-	refusals     = 3    // tries of a refused record before it goes to quarantine
 	retryAtLeast = 100 * time.Millisecond
 )
 
@@ -81,6 +82,9 @@ func (l *lane) late(t time.Time) bool { return time.Since(t).Abs() > 2*l.pace.no
 // a backlog, what falls into one slot of twice the interval; where nothing is
 // paced, each record by itself.
 func (l *lane) take() []message {
+	if l.dissection != nil {
+		return []message{{record: l.dissection.parts[0]}}
+	}
 	stored, err := l.buffer.Peek(l.name, batch)
 	if err != nil {
 		l.log.Error("read buffer", "lane", l.name, "error", err)
@@ -95,8 +99,8 @@ func (l *lane) take() []message {
 	if l.late(records[0].Time) {
 		slot = 2 * max(l.backlog, l.pace.slower)
 	}
-	if slot == 0 || l.refused > 0 {
-		return single(records, stored, l.refused > 0)
+	if slot == 0 || l.alone {
+		return single(records, stored, l.alone)
 	}
 	n := 1
 	for n < len(records) && records[n].Time.Sub(records[0].Time).Abs() < slot {
@@ -140,13 +144,19 @@ func (l *lane) confirmed(messages []message, sent time.Time) {
 	if len(messages) == 0 {
 		return
 	}
+	l.pace.taken(sent)
+	if l.dissection != nil {
+		if l.dissection.parts = l.dissection.parts[1:]; len(l.dissection.parts) == 0 {
+			l.settle()
+		}
+		return
+	}
 	l.buffer.Ack(l.name, messages[len(messages)-1].last)
-	l.refused = 0
+	l.refused, l.alone = 0, false
 	for _, m := range messages {
 		l.stats.Confirmed.Add(1)
 		l.stats.Merged.Add(int64(m.merged - 1))
 	}
-	l.pace.taken(sent)
 }
 
 // failed decides what becomes of the first message that was not confirmed. It
@@ -160,13 +170,30 @@ func (l *lane) failed(m message, sent time.Time, err error) {
 		l.pace.tooFast(sent)
 		wait = l.pace.now()
 	case errors.As(err, &refusal):
-		if l.refused++; l.refused > 1 && m.merged == 1 && l.refused > refusals {
-			l.quarantine(m.last, refusal.Error())
-			l.refused = 0
-		}
+		l.refuse(m, refusal.Error())
 		wait = time.Second
 	}
 	l.next = time.Now().Add(wait + rand.N(wait/8))
+}
+
+// refuse deals with the cloud's refusal of a message: what was merged is tried
+// one by one, what is refused again and again is taken apart.
+func (l *lane) refuse(m message, reason string) {
+	switch {
+	case l.dissection != nil:
+		if l.dissection.refuse(reason); len(l.dissection.parts) == 0 {
+			l.settle()
+		}
+	case m.merged > 1:
+		l.alone = true
+	default:
+		l.alone = true
+		if l.refused++; l.refused >= refusals {
+			if l.dissection = newDissection(m.last, m.record, reason); len(l.dissection.parts) == 0 {
+				l.settle()
+			}
+		}
+	}
 }
 
 func (l *lane) quarantine(seq uint64, reason string) {

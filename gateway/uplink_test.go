@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -221,4 +222,56 @@ func TestAnUnreadableRecordDoesNotBlock(t *testing.T) {
 			t.Errorf("got %v, %d in quarantine", p.got, l.stats.Quarantined.Load())
 		}
 	})
+}
+
+// TestOnlyTheRefusedAttributeIsPutAside: of a report with ten attributes the
+// cloud refuses one; the other nine arrive, and the reports behind it too.
+func TestOnlyTheRefusedAttributeIsPutAside(t *testing.T) {
+	for _, refused := range [][]int{{0}, {7}, {9}, {2, 3}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &platform{refuse: func(_ time.Duration, r Record) error {
+				for _, a := range r.Values {
+					for _, n := range refused {
+						if a.Name == fmt.Sprint("a", n) {
+							return &Refusal{Code: 400, Reason: "no such attribute"}
+						}
+					}
+				}
+				return nil
+			}}
+			store, err := buffer.Open(filepath.Join(t.TempDir(), "buffer.db"), buffer.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer store.Close()
+			p.start = time.Now()
+			wide := Record{Kind: ReportRecord, Time: time.Now()}
+			for i := range 10 {
+				wide.Values = append(wide.Values, Attribute{fmt.Sprint("a", i), IntValue(int64(i))})
+			}
+			after := Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"b", IntValue(1)}}}
+			store.Append("u", buffer.Attributes, wide.Time, AppendRecord(nil, &wide))
+			store.Append("u", buffer.Attributes, after.Time, AppendRecord(nil, &after))
+			l := &lane{name: "u", uplink: p, buffer: store, stats: &Stats{}, log: slog.New(slog.DiscardHandler), pace: pace{interval: time.Second}}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+			defer cancel()
+			l.run(ctx)
+			got := strings.Join(p.got, " ")
+			for i := range 10 {
+				if arrived := strings.Contains(got, fmt.Sprintf("a%d=", i)); arrived == slices.Contains(refused, i) {
+					t.Errorf("refused %v: a%d arrived: %v", refused, i, arrived)
+				}
+			}
+			if !strings.HasSuffix(got, "b=1") || store.Len("u") != 0 {
+				t.Errorf("refused %v: got %s, %d left", refused, got, store.Len("u"))
+			}
+			held, err := store.Quarantined()
+			if err != nil || len(held) != 1 {
+				t.Fatalf("refused %v: %d in quarantine, %v", refused, len(held), err)
+			}
+			if r, err := ParseRecord(held[0].Data); err != nil || len(r.Values) != len(refused) {
+				t.Errorf("refused %v: in quarantine is %+v, %v", refused, r, err)
+			}
+		})
+	}
 }
