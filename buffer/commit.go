@@ -3,6 +3,7 @@ package buffer
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -87,7 +88,6 @@ type work struct {
 	dead     []*segment // needed by no lane
 	reserved uint64     // 0: as it is
 	ages     []byte     // nil: as they are
-	absorbed []place    // gaps on disk whose place others take
 	acks     int
 	since    time.Time
 }
@@ -120,7 +120,7 @@ func (b *Buffer) commit(all bool) error {
 		}
 		b.settle(w)
 	}
-	if err := b.expire(time.Now()); err != nil {
+	if err := errors.Join(b.expire(time.Now()), b.joinTails()); err != nil {
 		return err
 	}
 	if run := b.sparse(b.oldestPending()); run != nil {
@@ -157,7 +157,6 @@ func (b *Buffer) take(all bool) *work {
 	if b.reserveDue() {
 		w.reserved = b.reserved + b.opt.block
 	}
-	w.absorbed = b.absorbed(w.batch)
 	w.ages = b.ages.take(!w.empty() || b.stored())
 	b.unsaved, b.dirtySince = 0, time.Time{}
 	return w
@@ -197,7 +196,6 @@ func (b *Buffer) pick(now time.Time, all bool) []*pending {
 			}
 			b.waiting[class].Remove(elem)
 			p.frozen = true
-			p.absorbs = p.lane.tailFor(p)
 			batch = append(batch, p)
 		}
 	}
@@ -227,7 +225,6 @@ func (b *Buffer) settle(w *work) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.segs = slices.DeleteFunc(b.segs, func(s *segment) bool { return s.live == 0 && slices.Contains(w.dead, s) })
-	b.settleAbsorbed(w)
 	lanes := map[*lane]bool{}
 	for _, p := range w.batch {
 		seg := b.segmentFor(p.seq >> segmentBits)
@@ -280,9 +277,6 @@ func (w *work) apply(tx *bolt.Tx) error {
 		}
 	}
 	all := tx.Bucket(segmentsBucket)
-	if err := w.absorb(all); err != nil {
-		return err
-	}
 	for _, s := range w.dead {
 		if err := deleteSegment(all, s.id); err != nil {
 			return err
@@ -298,7 +292,7 @@ func (w *work) apply(tx *bolt.Tx) error {
 			}
 			open = id
 		}
-		if err := bucket.Put(key(p.seq), p.stored()); err != nil {
+		if err := bucket.Put(key(p.seq), p.value); err != nil {
 			return err
 		}
 	}

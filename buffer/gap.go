@@ -2,10 +2,12 @@ package buffer
 
 import (
 	"encoding/binary"
+	"errors"
 	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // Loss is what a gap record says: so many records were lost where it stands. The times are those of the records; zero for damaged ones.
@@ -95,9 +97,6 @@ func (b *Buffer) losePending(p *pending, cause Cause) {
 	for _, q := range slices.Concat(gapsAfter(l.mem, i), gapsBefore(l.mem, i)) {
 		if other, ok := q.loss(cause); ok && q.frozen == p.frozen && min(p.seq, q.seq) > l.newest {
 			g.add(other)
-			if q.absorbs != 0 {
-				p.absorbs, p.before = q.absorbs, q.before
-			}
 			b.count.Gaps--
 			b.discard(q)
 		}
@@ -184,94 +183,115 @@ func (l *lane) see(seq uint64, class Class, cause Cause) {
 	if class != Gap {
 		l.newest = max(l.newest, seq)
 	} else if seq > l.newest {
-		l.tails = slices.DeleteFunc(l.tails, func(t tail) bool { return t.cause == cause && t.seq <= seq })
 		l.tails = append(l.tails, tail{seq, cause})
 	}
 }
 
-// tailFor is the number of a gap on disk that a gap in memory can take the place of, since nothing but gaps stands between, or 0.
-func (l *lane) tailFor(p *pending) uint64 {
-	i, ok := position(l.mem, p.seq)
-	if p.class != Gap || !ok || len(gapsBefore(l.mem, i)) < i {
-		return 0
-	}
-	for _, t := range l.tails {
-		if _, ok := p.loss(t.cause); ok && t.seq > l.acked && t.seq < p.seq {
-			return t.seq
-		}
-	}
-	return 0
+// twins are two gaps of one cause at the end of a lane.
+type twins struct {
+	lane     *lane
+	old, new place
+	joined   bool // or gone already, by a commit that returned an error
 }
 
-// place is where a record is on disk.
-type place struct {
-	pending  *pending
-	seg, seq uint64
-}
+type place struct{ seg, seq uint64 }
 
-// absorbed says where the gaps are that those of a batch take the place of.
-func (b *Buffer) absorbed(batch []*pending) (out []place) {
-	for _, p := range batch {
-		if p.absorbs == 0 {
-			continue
-		}
-		if s := p.lane.holder(p.absorbs); s != nil {
-			out = append(out, place{p, s.seg.id, p.absorbs})
+// twinTails finds gaps that can become one: nothing stands between them on disk or will.
+func (b *Buffer) twinTails() (out []twins) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, l := range b.lanes {
+		for i, old := range l.tails {
+			j := slices.IndexFunc(l.tails[i+1:], func(t tail) bool { return t.cause == old.cause })
+			if j < 0 {
+				continue
+			}
+			t := twins{lane: l, old: l.place(old.seq), new: l.place(l.tails[i+1+j].seq)}
+			between := slices.ContainsFunc(l.mem, func(p *pending) bool { return p.seq > t.old.seq && p.seq < t.new.seq })
+			if t.old.seq < t.new.seq && t.old.seq > l.acked && !between {
+				out = append(out, t)
+			}
+			break // the next pair of the lane comes with the next commit
 		}
 	}
 	return out
 }
 
-// absorb deletes those gaps, and notes what they say. Where one is no longer in its place, it was moved and stays as it is, or a commit that
-// returned an error has absorbed it: then the one in its place is there.
-func (w *work) absorb(all *bolt.Bucket) error {
-	for _, a := range w.absorbed {
-		g, ok := gapAt(all.Bucket(key(a.seg)), a.seq)
-		if !ok {
-			if _, ok := gapAt(all.Bucket(key(a.pending.seq>>segmentBits)), a.pending.seq); !ok {
-				a.pending.before = nil
+// place is where the lane's record of that number is on disk, if it is.
+func (l *lane) place(seq uint64) place {
+	if s := l.holder(seq); s != nil {
+		return place{s.seg.id, seq}
+	}
+	return place{0, seq}
+}
+
+// joinTails makes one of gaps at the ends of lanes, so that a lane that loses all that comes doesn't get a gap with each commit. Lanes can't
+// read or acknowledge meanwhile. It is called with writer.
+func (b *Buffer) joinTails() error {
+	if len(b.twinTails()) == 0 {
+		return nil
+	}
+	b.layout.Lock()
+	defer b.layout.Unlock()
+	pairs := b.twinTails() // none of them can be acknowledged now
+	err := b.update(func(tx *bolt.Tx) error {
+		for i := range pairs {
+			if err := pairs[i].join(tx.Bucket(segmentsBucket)); err != nil {
+				return err
 			}
-			continue
 		}
-		a.pending.before = &g
-		if err := all.Bucket(key(a.seg)).Delete(key(a.seq)); err != nil {
-			return err
-		}
+		return nil
+	})
+	if errors.Is(err, berrors.ErrMaxSizeReached) {
+		return nil // another time
+	}
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, t := range pairs {
+		t.settle(b)
 	}
 	return nil
 }
 
-func gapAt(bucket *bolt.Bucket, seq uint64) (Loss, bool) {
+func (t *twins) join(all *bolt.Bucket) error {
+	older, there := gapAt(all, t.old)
+	newer, ok := gapAt(all, t.new)
+	if t.joined = !there || ok; !there || !ok {
+		return nil
+	}
+	newer.add(older)
+	err := all.Bucket(key(t.new.seg)).Put(key(t.new.seq), newer.value(t.new.seq, t.lane.id))
+	if err != nil {
+		return err
+	}
+	return all.Bucket(key(t.old.seg)).Delete(key(t.old.seq))
+}
+
+func (t *twins) settle(b *Buffer) {
+	l := t.lane
+	if !t.joined {
+		return
+	}
+	l.tails = slices.DeleteFunc(l.tails, func(x tail) bool { return x.seq == t.old.seq })
+	l.head = nil
+	if s := l.holder(t.old.seq); s != nil {
+		l.tookAside(s, t.old.seq)
+		b.count.Gaps--
+	}
+	signal(l.ready)
+}
+
+func gapAt(all *bolt.Bucket, at place) (Loss, bool) {
+	bucket := all.Bucket(key(at.seg))
 	if bucket == nil {
 		return Loss{}, false
 	}
-	v := bucket.Get(key(seq))
-	if v == nil || !intact(key(seq), v) || classOf(v) != Gap {
+	v := bucket.Get(key(at.seq))
+	if v == nil || !intact(key(at.seq), v) || classOf(v) != Gap {
 		return Loss{}, false
 	}
 	return decodeLoss(v[headerSize:])
-}
-
-func (b *Buffer) settleAbsorbed(w *work) {
-	for _, a := range w.absorbed {
-		if l := a.pending.lane; a.pending.before != nil {
-			if s := l.holder(a.seq); s != nil {
-				l.tookAside(s, a.seq)
-				b.count.Gaps--
-			}
-		}
-	}
-}
-
-// stored is the value to write: with what a gap that is absorbed says.
-func (p *pending) stored() []byte {
-	if p.before == nil || p.class != Gap {
-		return p.value
-	}
-	g, ok := decodeLoss(p.value[headerSize:])
-	if !ok {
-		return p.value
-	}
-	g.add(*p.before)
-	return g.value(p.seq, p.lane.id)
 }

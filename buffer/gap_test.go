@@ -42,15 +42,24 @@ func (c *counter) take(t testing.TB, records []Record) {
 
 func (c *counter) drain(t testing.TB, b *Buffer, lane string, limit int) {
 	t.Helper()
-	for limit > 0 {
-		records := peek(t, b, lane, min(limit, 100))
-		if len(records) == 0 {
+	for n := 0; limit > 0; limit -= n {
+		if n = c.some(t, b, lane, min(limit, 100)); n == 0 {
 			return
 		}
+	}
+}
+
+// some takes a few records, without a commit meanwhile: that may make a gap grow, which is then seen again with all that it says.
+func (c *counter) some(t testing.TB, b *Buffer, lane string, limit int) int {
+	t.Helper()
+	b.writer.Lock()
+	defer b.writer.Unlock()
+	records := peek(t, b, lane, limit)
+	if len(records) > 0 {
 		c.take(t, records)
 		b.Ack(lane, records[len(records)-1].Seq)
-		limit -= len(records)
 	}
+	return len(records)
 }
 
 func numbered(n uint64, size int) []byte {
@@ -94,9 +103,7 @@ func (g gapRun) run(t *testing.T) {
 		}
 		_ = b.Sync(context.Background())
 		if round%7 == 6 {
-			b.writer.Lock() // a gap that is being merged into another is seen twice
 			got["b"].drain(t, b, "b", 150)
-			b.writer.Unlock()
 		}
 		if round%10 == 9 {
 			balanced(t, b)

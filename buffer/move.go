@@ -227,6 +227,7 @@ func (b *Buffer) settleMove(m *move) {
 		b.lose(l, m.cause, e.time)
 		before[l]--
 	}
+	b.settleTails(m)
 	for id, n := range m.gaps {
 		b.count.Gaps += n
 		if l := b.byID[id]; n != 0 {
@@ -249,9 +250,20 @@ func (b *Buffer) settleSlot(seg *segment, s slot) {
 		return
 	}
 	l.head = nil // it shows what is no longer so
-	l.tails = slices.DeleteFunc(l.tails, func(t tail) bool { return t.seq == s.seq })
 	if s.seq == l.newest {
 		l.newest = s.seq - 1 // at most
 	}
+	l.tails = slices.DeleteFunc(l.tails, func(t tail) bool { return t.seq == s.seq })
 	l.see(s.seq, Gap, causeOf(s.value))
+}
+
+// settleTails forgets the tails that were merged into others.
+func (b *Buffer) settleTails(m *move) {
+	there := map[uint64]bool{}
+	for _, s := range m.slots {
+		there[s.seq] = true
+	}
+	for _, l := range b.lanes {
+		l.tails = slices.DeleteFunc(l.tails, func(t tail) bool { return t.seq>>segmentBits <= m.target() && !there[t.seq] })
+	}
 }

@@ -57,9 +57,6 @@ type pending struct {
 	elem   *list.Element
 	frozen bool
 	gone   bool // merged into another gap
-
-	absorbs uint64 // number of a gap on disk that this one takes the place of, or 0
-	before  *Loss  // what that one says, once it is read
 }
 
 // size is what the record costs in memory.

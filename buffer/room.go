@@ -191,12 +191,6 @@ func (b *Buffer) dropFromBatch(w *work, class Class, cause Cause) bool {
 	if dropped {
 		w.batch = slices.DeleteFunc(slices.Clone(w.batch), func(p *pending) bool { return p.gone })
 		b.frozen = w.batch
-		for _, p := range w.batch {
-			if p.absorbs == 0 {
-				p.absorbs = p.lane.tailFor(p)
-			}
-		}
-		w.absorbed = b.absorbed(w.batch)
 	}
 	return dropped
 }
