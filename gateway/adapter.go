@@ -97,10 +97,29 @@ type Replanner interface {
 	Planned() int
 }
 
+// Subscriber is a Session whose device tells what changes by itself. Its points are
+// watched, not polled, unless their profile says mode: poll.
+type Subscriber interface {
+	// Subscribe begins to watch points and returns. From then on deliver gets
+	// samples, first one of every point, until the session is closed; deliver
+	// takes the slice over, and blocks while the bus is busy. When the
+	// subscription can't go on, the next Read, or Lost, gives the error.
+	Subscribe(ctx context.Context, points []*Point, deliver func([]Sample)) error
+	// Lost is closed when the session is over by itself.
+	Lost() <-chan struct{}
+}
+
+// Caller is a Session whose devices have methods (OPC UA).
+type Caller interface {
+	// Call calls a method once. Errors are those of Session.Write.
+	Call(ctx context.Context, d *Device, object, method string, args []Value) ([]Value, error)
+}
+
 // WriteError says that a value was not written, while the connection is fine.
 type WriteError struct {
 	Err     error
 	Unknown bool // the request went out, but no answer came
+	Busy    bool // the device said that it is busy and took nothing: it may be asked again
 }
 
 // Error is the reason.
@@ -131,13 +150,16 @@ type Refusal struct {
 // Error is the cloud's reason.
 func (r *Refusal) Error() string { return "refused by the cloud: " + r.Reason }
 
-// Severity of a Finding.
+// Severity of a Finding, or of an event.
 type Severity string
 
-// A site with an error does not run; a warning is said and left.
+// A site with an error does not run; a warning is said and left. Events are
+// information, warnings or alarms.
 const (
 	Error   Severity = "error"
 	Warning Severity = "warning"
+	Info    Severity = "info"
+	Alarm   Severity = "alarm"
 )
 
 // Finding is something wrong in a site. Path leads to it in the resolved

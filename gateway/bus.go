@@ -22,17 +22,26 @@ type busLoop struct {
 	scan     time.Duration // between two such looks
 	phase    time.Duration // keeps the buses from polling at the same moment
 
-	session  Session
-	planned  int  // what the session's plans depend on
-	answered bool // the session gave a good answer
+	tasks chan task // from other goroutines
+
+	session  Session // nil while there is none
+	planned  int     // what the session's plans depend on
+	answered bool    // the session gave a good answer
 }
+
+// task is what another goroutine wants done on a bus: a write, a reading out of
+// turn. It runs on the bus's goroutine between two requests, before any poll
+// that is due; while the bus is down b.session is nil. An error means that the
+// connection is lost. A task never waits for anything but its requests.
+type task func(ctx context.Context, b *busLoop) error
 
 // leastScan is the shortest time between two looks for points to refresh. The
 // looks are as frequent as a refresh may be late: a twentieth of its interval.
 const leastScan = time.Second
 
 func newBusLoop(bus *Bus, devices []*Device, adapter Adapter, log *slog.Logger, stats *Stats, take func(*Device, Record)) *busLoop {
-	b := &busLoop{bus: bus, adapter: adapter, log: log, stats: stats, reporter: newReporter(devices, take), health: busHealth{log: log}}
+	b := &busLoop{bus: bus, adapter: adapter, log: log, stats: stats, reporter: newReporter(devices, take), health: busHealth{log: log},
+		tasks: make(chan task)}
 	for _, s := range newStations(bus, b.reporter.devices) {
 		if len(s.polls) > 0 {
 			b.stations = append(b.stations, s)
@@ -56,26 +65,54 @@ func (b *busLoop) run(ctx context.Context) {
 		b.health.down(err)
 		b.markBad(err)
 		if !b.answered {
-			sleep(ctx, backOff(failures))
+			b.idle(ctx, backOff(failures))
 		}
 	}
+}
+
+// idle waits, and answers tasks while there is no session.
+func (b *busLoop) idle(ctx context.Context, d time.Duration) {
+	for end := time.Now().Add(d); ctx.Err() == nil && time.Now().Before(end); {
+		_ = b.wait(ctx, end)
+	}
+}
+
+// wait sleeps until something is due, or a task came in and was done.
+func (b *busLoop) wait(ctx context.Context, until time.Time) error {
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case t := <-b.tasks:
+		return t(ctx, b)
+	}
+	return nil
 }
 
 // serve opens the bus and polls it until the connection is lost.
 func (b *busLoop) serve(ctx context.Context) (err error) {
 	b.answered = false
-	if b.session, err = b.adapter.Open(ctx); err != nil {
+	session, err := b.adapter.Open(ctx)
+	if err != nil {
 		return err
 	}
-	defer b.session.Close()
+	b.session = session
+	defer func() {
+		b.session = nil
+		session.Close()
+	}()
 	for _, s := range b.stations {
 		s.restart()
 	}
 	for {
-		s, at := b.next(time.Now())
-		if s == nil {
-			sleep(ctx, time.Until(at))
-		} else if err := b.step(ctx, s); err != nil {
+		select {
+		case t := <-b.tasks:
+			err = t(ctx, b)
+		default:
+			err = b.turn(ctx)
+		}
+		if err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -86,6 +123,15 @@ func (b *busLoop) serve(ctx context.Context) (err error) {
 			b.reporter.refresh(now)
 		}
 	}
+}
+
+// turn makes the request that is due, or waits until one is.
+func (b *busLoop) turn(ctx context.Context) error {
+	s, at := b.next(time.Now())
+	if s == nil {
+		return b.wait(ctx, at)
+	}
+	return b.step(ctx, s)
 }
 
 // next is the station that has been due for the longest and can be asked now;

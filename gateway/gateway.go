@@ -79,13 +79,31 @@ func (s *Site) DevicesOn(bus *Bus) []*Device {
 	return on
 }
 
-// store puts a report into the buffer.
+// store puts a record into the buffer.
 func (g *Gateway) store(d *Device, r Record) {
-	if g.config.OnReport != nil {
+	if g.config.OnReport != nil && r.Kind == ReportRecord {
 		g.config.OnReport(d.User, r)
 	}
-	g.config.Buffer.Append(d.User, buffer.Attributes, r.Time, AppendRecord(nil, &r))
-	g.Stats.Reports.Add(1)
+	class := buffer.Attributes
+	if r.Kind == EventRecord {
+		class = buffer.Event
+	}
+	g.config.Buffer.Append(LaneName(d.User, r.Kind), class, r.Time, AppendRecord(nil, &r))
+	if r.Kind == ReportRecord {
+		g.Stats.Reports.Add(1)
+	}
+}
+
+// LaneName is the buffer's name of the lane of a username's records of one
+// kind. A username has no slash.
+func LaneName(user string, kind RecordKind) string {
+	switch kind {
+	case EventRecord:
+		return user + "/events"
+	case StreamRecord:
+		return user + "/streams"
+	}
+	return user
 }
 
 // Run works until ctx ends and all its goroutines have stopped.

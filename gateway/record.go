@@ -13,6 +13,8 @@ type RecordKind uint8
 // The kinds of records.
 const (
 	ReportRecord RecordKind = iota + 1
+	EventRecord
+	StreamRecord
 )
 
 // Attribute is one value under its name in the cloud.
@@ -26,7 +28,12 @@ type Attribute struct {
 type Record struct {
 	Kind   RecordKind
 	Time   time.Time   // when the field said it, to the millisecond
-	Values []Attribute // of a report; each name once
+	Values []Attribute // of a report, or the params of an event; each name once
+
+	Name     string   // of an event or a stream, in the cloud
+	ID       string   // of an event: unique, also across restarts
+	Severity Severity // of an event: Info, Warning or Alarm
+	Body     []byte   // of a stream: the payload
 }
 
 // recordFormat is the first byte of a stored record.
@@ -36,6 +43,15 @@ const recordFormat = 1
 func AppendRecord(dst []byte, r *Record) []byte {
 	dst = append(dst, recordFormat, byte(r.Kind))
 	dst = binary.AppendVarint(dst, r.Time.UnixMilli())
+	switch r.Kind {
+	case EventRecord:
+		dst = appendString(dst, r.Name)
+		dst = appendString(dst, r.ID)
+		dst = appendString(dst, string(r.Severity))
+	case StreamRecord:
+		dst = appendString(dst, r.Name)
+		return append(dst, r.Body...)
+	}
 	dst = binary.AppendUvarint(dst, uint64(len(r.Values)))
 	for i := range r.Values {
 		dst = appendString(dst, r.Values[i].Name)
@@ -76,10 +92,20 @@ func ParseRecord(data []byte) (Record, error) {
 		return Record{}, fmt.Errorf("record of format %d, this program knows %d", format, recordFormat)
 	}
 	r := Record{Kind: RecordKind(p.byte())}
-	if p.err == nil && r.Kind != ReportRecord {
+	if p.err == nil && (r.Kind < ReportRecord || r.Kind > StreamRecord) {
 		return Record{}, fmt.Errorf("record of unknown kind %d", r.Kind)
 	}
 	r.Time = time.UnixMilli(p.varint())
+	switch r.Kind {
+	case EventRecord:
+		r.Name, r.ID, r.Severity = p.string(), p.string(), Severity(p.string())
+	case StreamRecord:
+		r.Name = p.string()
+		if p.err == nil {
+			r.Body, p.rest = p.rest, nil
+			return r, nil
+		}
+	}
 	n := p.count()
 	r.Values = make([]Attribute, 0, n)
 	for range n {

@@ -42,6 +42,24 @@ func TestStoredFormIsFixed(t *testing.T) {
 	}
 }
 
+func TestEventsAndStreamsSurviveStorage(t *testing.T) {
+	at := time.UnixMilli(1750234507181)
+	for _, want := range []Record{
+		{Kind: EventRecord, Time: at, Name: "press3_voltage_low", ID: "e-17", Severity: Alarm, Values: []Attribute{{"u", Float32Value(206.5)}}},
+		{Kind: StreamRecord, Time: at, Name: "history", Body: []byte{0, 1, 0xFF}},
+	} {
+		stored := AppendRecord(nil, &want)
+		got, err := ParseRecord(stored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Values = append([]Attribute(nil), got.Values...)
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+}
+
 func TestDamagedRecordIsAnError(t *testing.T) {
 	r := sampleRecord()
 	good := AppendRecord(nil, &r)
