@@ -63,6 +63,7 @@ func (s *Session) attempt(ctx context.Context) (mqtt.Client, *link, error) {
 		conn, err := dial(ctx, s.broker, s.cloud.TLS, within)
 		if dialed = err; err == nil {
 			release = context.AfterFunc(ctx, func() { conn.Close() })
+			conn = watch(conn, &s.down.stalled)
 		}
 		return conn, err
 	})

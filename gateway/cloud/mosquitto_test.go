@@ -19,9 +19,16 @@ const acl = `user plant1
 topic write attributes/plant1
 topic read attributes_response/plant1
 topic read event_response/plant1
+topic read attributes_push/plant1
+topic read command_send/plant1
+topic read attributes_get_response/plant1
+topic write command_reply/plant1
 user mute
 topic read attributes_response/mute
 topic read event_response/mute
+topic read attributes_push/mute
+topic read command_send/mute
+topic read attributes_get_response/mute
 user platform
 topic readwrite #
 `

@@ -20,6 +20,8 @@ type Config struct {
 	Login gateway.Login // its password in clear
 	Site  string        // for client ids
 	Log   *slog.Logger  // with the user name
+
+	Streams []string // identifiers of the streams that take downlinks
 }
 
 // Session is the connection of one username to the cloud, with one Run and one
@@ -38,6 +40,7 @@ type Session struct {
 
 	lanes     map[gateway.RecordKind]*lane
 	inbound   []subscription
+	down      *downlinks
 	confirm   *confirmation
 	confirmed atomic.Uint64
 	retained  atomic.Uint64
@@ -77,7 +80,7 @@ func New(c Config) (*Session, error) {
 	}
 	s := &Session{
 		cloud: c.Cloud, broker: broker, user: c.Login.User, password: string(c.Login.Password), log: c.Log,
-		window: 100, pace: c.Cloud.MinInterval, limits: standard, up: make(chan struct{}),
+		window: 100, pace: c.Cloud.MinInterval, limits: standard, up: make(chan struct{}), down: newDownlinks(),
 	}
 	s.cloud.Keepalive = orDefault(s.cloud.Keepalive, 15*time.Second)
 	s.cloud.ConfirmTimeout = orDefault(s.cloud.ConfirmTimeout, 5*time.Second)
@@ -95,6 +98,7 @@ func New(c Config) (*Session, error) {
 		{reports.response, s.confirm.setting == byResponse, func(payload []byte) { reports.hear(parseAnswer(payload)) }},
 		{events.response, s.confirm.setting == byResponse, func(payload []byte) { events.hear(parseAnswer(payload)) }},
 	}
+	s.inbound = append(s.inbound, s.down.subscriptions(s.user, c.Streams)...)
 	return s, nil
 }
 
@@ -190,13 +194,14 @@ type Status struct {
 	Confirmed uint64    // records
 	Mode      string    // what counts as delivered: puback, response, or auto while that is open
 	Retained  uint64    // downlinks that were ignored because the broker had kept them
+	Dropped   uint64    // downlinks that came faster than they could be read
 }
 
 // Status tells how the session is.
 func (s *Session) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	status := Status{Err: s.lastErr, Confirmed: s.confirmed.Load(), Mode: s.confirm.mode(), Retained: s.retained.Load()}
+	status := Status{Err: s.lastErr, Confirmed: s.confirmed.Load(), Mode: s.confirm.mode(), Retained: s.retained.Load(), Dropped: s.down.dropped.Load()}
 	if s.current != nil {
 		status.Connected = s.current.since
 	}
