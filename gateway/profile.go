@@ -69,7 +69,7 @@ type Unlock struct {
 type Computed struct {
 	// Name of the value: the key in the profile.
 	ID string `yaml:"-"`
-	// Expression that gives the value: energy_in - energy_out.
+	// Expression that gives the value: energy_in - energy_out, delta(energy_in, "day"), good(a) ? a : b.
 	Value *Expression `yaml:"value"`
 	// Name in the cloud, where it differs from the key.
 	As string `yaml:"as"`

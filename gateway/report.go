@@ -17,6 +17,7 @@ type pointState struct {
 	reported   Value
 	reportedAt time.Time // zero: never
 	seen       bool      // read at least once
+	meter      *meter    // of a counter
 	device     *deviceState
 }
 
@@ -49,7 +50,7 @@ func newReporter(devices []*Device, take func(*Device, Record)) *reporter {
 	for _, d := range devices {
 		ds := &deviceState{device: d}
 		for _, p := range d.Points {
-			st := &pointState{latest: Sample{Point: p, Reason: "not read yet"}, device: ds}
+			st := &pointState{latest: Sample{Point: p, Reason: "not read yet"}, device: ds, meter: newMeter(p.Definition)}
 			ds.points = append(ds.points, st)
 			r.states[p] = st
 		}
@@ -63,6 +64,9 @@ func newReporter(devices []*Device, take func(*Device, Record)) *reporter {
 func (st *pointState) note(s *Sample) {
 	st.device.count(st, s.Quality == Bad)
 	st.latest = *s
+	if st.meter != nil {
+		st.meter.note(s)
+	}
 	if st.worthReport() {
 		st.touch()
 	}
@@ -74,17 +78,7 @@ func (st *pointState) touch() {
 
 // reportable tells whether the latest sample may go to the cloud at all.
 func (st *pointState) reportable() bool {
-	s := &st.latest
-	if s.Point.Secret {
-		return false
-	}
-	switch s.Quality {
-	case Good:
-		return true
-	case Uncertain:
-		return s.Reason == reasonUnlabelled || s.Point.Implausible == "send"
-	}
-	return false
+	return !st.latest.Point.Secret && st.latest.sendable()
 }
 
 // worthReport applies report mode, deadband and the shortest interval.

@@ -31,7 +31,8 @@ const (
 	WordsOperand
 )
 
-// Operand is a name that an expression may use.
+// Operand is a name that an expression may use. Times are numbers: ms since
+// 1970 UTC.
 type Operand struct {
 	Kind      OperandKind
 	Labels    []string // the words that it can be; nil for any
@@ -55,7 +56,8 @@ const maxExpression = 2000 // bytes; the parser's stack grows with brackets
 type function struct {
 	types     []any
 	ofPoint   bool // its first argument is a point's name
-	hasWindow bool // its second argument is a duration
+	remembers bool // what it gives depends on what was
+	hasWindow bool // its second argument, if any, is a duration or "day"
 }
 
 var ofNumbers = []any{new(func(float64, ...float64) float64), new(func([]float64) float64)}
@@ -68,12 +70,12 @@ var functions = map[string]function{
 	"abs":      {types: []any{new(func(float64) float64)}},
 	"round":    {types: []any{new(func(float64) float64), new(func(float64, float64) float64)}},
 	"clamp":    {types: []any{new(func(float64, float64, float64) float64)}},
-	"changed":  {types: []any{new(func(any) bool)}, ofPoint: true},
-	"increase": {types: []any{new(func(float64) bool)}, ofPoint: true},
-	"since":    {types: []any{new(func(bool) float64)}},
-	"rate":     {types: []any{new(func(float64, string) float64)}, ofPoint: true, hasWindow: true},
-	"delta":    {types: []any{new(func(float64) float64)}, ofPoint: true},
-	"average":  {types: []any{new(func(float64, string) float64)}, ofPoint: true, hasWindow: true},
+	"changed":  {types: []any{new(func(any) bool)}, remembers: true, ofPoint: true},
+	"increase": {types: []any{new(func(float64) bool)}, remembers: true, ofPoint: true},
+	"since":    {types: []any{new(func(bool) float64)}, remembers: true},
+	"rate":     {types: []any{new(func(float64, string) float64)}, remembers: true, ofPoint: true, hasWindow: true},
+	"delta":    {types: []any{new(func(float64) float64), new(func(float64, string) float64)}, remembers: true, ofPoint: true, hasWindow: true},
+	"average":  {types: []any{new(func(float64, string) float64)}, remembers: true, ofPoint: true, hasWindow: true},
 	"bit":      {types: []any{new(func(any, float64) bool)}},
 	"good":     {types: []any{new(func(any) bool)}, ofPoint: true},
 }
@@ -99,31 +101,38 @@ func Reserved(name string) bool {
 // Check types an expression and says which names it uses, in the order of its
 // text, and what is wrong with it.
 func (s Scope) Check(text string, want OperandKind) (names []string, faults []Fault) {
+	f, faults := s.compile(text, want)
+	return f.names, faults
+}
+
+// typed parses and types an expression. The tree holds only what package doc
+// of formula.go has a meaning for, as far as that shows before its types.
+func (s Scope) typed(text string, want OperandKind) (*parser.Tree, []string, []Fault) {
 	if len(text) > maxExpression {
-		return nil, []Fault{{Text: fmt.Sprintf("the expression is longer than %d characters", maxExpression)}}
+		return nil, nil, []Fault{{Text: fmt.Sprintf("the expression is longer than %d characters", maxExpression)}}
 	}
 	config := expressionConfig()
 	tree, err := parser.ParseWithConfig(text, config)
 	if err != nil {
-		return nil, []Fault{syntaxFault(text, err)}
+		return nil, nil, []Fault{syntaxFault(text, err)}
 	}
 	w := &expressionWalk{scope: s, env: map[string]any{}, callees: map[ast.Node]bool{}, bare: map[ast.Node]string{}}
 	ast.Walk(&tree.Node, visitor(w.shape))
 	ast.Walk(&tree.Node, visitor(w.names))
 	if len(w.faults) > 0 {
-		return w.used, w.faults
+		return nil, w.used, w.faults
 	}
 	floatNumbers(&tree.Node)
 	config.WithEnv(w.env)
 	config.Expect = map[OperandKind]reflect.Kind{NumberOperand: reflect.Float64, TruthOperand: reflect.Bool}[want]
 	ast.Walk(&tree.Node, visitor(w.meaning))
 	if len(w.faults) > 0 {
-		return w.used, w.faults
+		return nil, w.used, w.faults
 	}
 	if _, err := checker.Check(tree, config); err != nil {
-		w.faults = append(w.faults, typeFault(tree.Node, want, err))
+		return nil, w.used, []Fault{typeFault(tree.Node, want, err)}
 	}
-	return w.used, w.faults
+	return tree, w.used, nil
 }
 
 // floatNumbers makes float64 of the whole numbers of an expression, since points
@@ -261,6 +270,7 @@ func (w *expressionWalk) meaning(n ast.Node) {
 					w.label(n.Left, item)
 				}
 			}
+			w.label(n.Right, n.Left)
 		}
 	case *ast.CallNode:
 		if id, ok := n.Callee.(*ast.IdentifierNode); ok {
@@ -294,8 +304,8 @@ func (w *expressionWalk) arguments(name string, arguments []ast.Node) {
 			w.fault(arguments[1], 0, fmt.Sprintf(`write %s(x, "1m")`, name), "%s takes a time in quotes", name)
 			return
 		}
-		if d, err := ParseDuration(text.Value); err != nil || d <= 0 {
-			w.fault(arguments[1], len(text.Value)+2, fmt.Sprintf(`write %s(x, "1m")`, name), "%q is no time", text.Value)
+		if _, err := parseWindow(text.Value); err != nil {
+			w.fault(arguments[1], len(text.Value)+2, fmt.Sprintf(`write %s(x, "1m"), or "day"`, name), "%s", err)
 		}
 	}
 }

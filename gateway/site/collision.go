@@ -78,6 +78,7 @@ func (l *loader) checkOwn(d *gateway.Device) {
 	for id, point := range o.changed {
 		l.checkPoint(n, path+".points."+id, point)
 	}
+	l.retype(path, n, o.changed)
 	if d.Heartbeat != nil {
 		l.checkHeartbeat(n, path+".heartbeat", d.Heartbeat)
 	}

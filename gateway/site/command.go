@@ -21,7 +21,7 @@ func (l *loader) checkCommand(p *profile, path string, c *gateway.Command) {
 				"float": gateway.NumberOperand, "int": gateway.NumberOperand, "bool": gateway.TruthOperand, "string": gateway.WordOperand}[param.Type], Labels: param.Values}
 		}
 	}
-	s := &steps{p: p, scope: p.names.with(more), params: params, owner: "commands." + c.ID}
+	s := &steps{p: p, scope: gateway.Scope(p.names.scope).With(more), params: params, owner: "commands." + c.ID}
 	l.expression(path+".guard", p.names, s.scope, c.Guard, gateway.TruthOperand, s.owner)
 	if len(c.Steps) == 0 {
 		l.fault(path+".steps", "write steps: [ { write: { <point>: <value> } } ]", "command %s has no steps", quote(c.ID))

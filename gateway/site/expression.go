@@ -2,6 +2,7 @@ package site
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -18,6 +19,18 @@ type names struct {
 	computed map[string]*gateway.Computed
 	all      []string            // points and computed, for suggestions
 	uses     map[string][]string // the points that an event, command … needs, by its path in the profile
+
+	written []written                      // the expressions of the profile
+	checked bool                           // all of them are known
+	instead map[string]*gateway.Definition // takes the place of points, for one device
+}
+
+// written is an expression that fits its profile.
+type written struct {
+	path, text string
+	scope      gateway.Scope
+	want       gateway.OperandKind
+	names      []string
 }
 
 func namesOf(p *gateway.Profile) *names {
@@ -35,44 +48,14 @@ func namesOf(p *gateway.Profile) *names {
 
 // scope is what any expression of the profile may use.
 func (n *names) scope(name string) (gateway.Operand, bool) {
+	if point, ok := n.instead[name]; ok {
+		return point.Operand(), true
+	}
 	if point, ok := n.points[name]; ok {
-		return operandOf(point), true
+		return point.Operand(), true
 	}
 	_, ok := n.computed[name]
 	return gateway.Operand{Kind: gateway.NumberOperand}, ok
-}
-
-// with is a scope that has more names, which go first.
-func (n *names) with(more map[string]gateway.Operand) gateway.Scope {
-	return func(name string) (gateway.Operand, bool) {
-		if operand, ok := more[name]; ok {
-			return operand, true
-		}
-		return n.scope(name)
-	}
-}
-
-// operandOf is what a point is in an expression.
-func operandOf(d *gateway.Definition) gateway.Operand {
-	o := gateway.Operand{Kind: gateway.NumberOperand, WriteOnly: d.Access == "w"}
-	switch {
-	case len(d.Enum) > 0:
-		o.Kind = gateway.WordOperand
-		for _, label := range d.Enum {
-			o.Labels = append(o.Labels, label.Label)
-		}
-	case d.Type == gateway.Bool:
-		o.Kind = gateway.TruthOperand
-	case d.Type == gateway.String, d.Type == gateway.Bytes, d.Type == gateway.Flags:
-		o.Kind = gateway.WordOperand
-	}
-	if d.Count > 1 {
-		o.Kind = gateway.NumbersOperand
-		if o.Labels != nil || d.Type == gateway.String {
-			o.Kind = gateway.WordsOperand
-		}
-	}
-	return o
 }
 
 // expression types an expression that is written at a path, and reports what is
@@ -101,8 +84,34 @@ func (l *loader) expression(path string, n *names, scope gateway.Scope, e *gatew
 	}
 	if len(faults) == 0 {
 		l.checkIncrease(path, n, e.Text)
+		if !n.checked {
+			n.written = append(n.written, written{path, e.Text, scope, want, used})
+		}
 	}
 	return len(faults) == 0
+}
+
+// retype looks again at the expressions of a profile where a device changes
+// what one of its points is.
+func (l *loader) retype(path string, n *names, changed map[string]*gateway.Definition) {
+	other := func(id string) bool {
+		return changed[id] != nil && n.points[id] != nil && !changed[id].Operand().Equal(n.points[id].Operand())
+	}
+	n.instead = changed
+	defer func() { n.instead = nil }()
+	for _, w := range n.written {
+		i := slices.IndexFunc(w.names, other)
+		if i < 0 || l.full() {
+			continue
+		}
+		if l.typed++; l.typed > maxExpressions {
+			l.fault(path, "", "more than %d expressions have to be looked at again for the overrides of this site", maxExpressions)
+			return
+		}
+		if _, faults := w.scope.Check(w.text, w.want); len(faults) > 0 {
+			l.fault(path+".override."+w.names[i], faults[0].Suggestion, "with this, %s fits no longer: %s", w.path, faults[0].Text)
+		}
+	}
 }
 
 func (n *names) use(owner string, used ...string) {

@@ -106,7 +106,7 @@ func (n *names) samples(name string, constants []float64) []any {
 	if d == nil { // computed
 		return floats(constants)
 	}
-	operand := operandOf(d)
+	operand := d.Operand()
 	switch {
 	case operand.Kind == gateway.TruthOperand:
 		return []any{true, false}

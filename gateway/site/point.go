@@ -172,10 +172,10 @@ func (l *loader) checkAccess(n *names, path string, d *gateway.Definition) {
 		l.fault(path+".step", "", "step must be more than 0")
 	}
 	l.checkPush(path, d, writable)
-	value := operandOf(d)
+	value := d.Operand()
 	value.WriteOnly = false
 	if d.Guard != nil {
-		l.expression(path+".guard", n, n.with(map[string]gateway.Operand{"value": value}), d.Guard, gateway.TruthOperand, "")
+		l.expression(path+".guard", n, gateway.Scope(n.scope).With(map[string]gateway.Operand{"value": value}), d.Guard, gateway.TruthOperand, "")
 	}
 	if d.Verify != nil && d.Verify.From != "" {
 		l.readable(path+".verify.from", n, d.Verify.From)
@@ -216,7 +216,7 @@ func (l *loader) value(path string, d *gateway.Definition, text string, params m
 	}
 	if len(d.Enum) > 0 {
 		if _, ok := d.Enum.Raw(text); !ok {
-			labels := operandOf(d).Labels
+			labels := d.Operand().Labels
 			l.fault(path, cmpOr(didYouMean(text, labels), "its labels are "+strings.Join(labels[:min(20, len(labels))], ", ")), "%s has no label %s", d.ID, quote(text))
 		}
 		return

@@ -34,6 +34,7 @@ func (l *loader) checkProfile(p *profile) {
 	for _, s := range p.Streams {
 		l.checkStream(p, p.path+".streams."+s.ID, s)
 	}
+	p.names.checked = true
 }
 
 func (l *loader) checkHeadOf(p *profile) {
