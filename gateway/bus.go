@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,6 +24,8 @@ type busLoop struct {
 	phase    time.Duration // keeps the buses from polling at the same moment
 
 	tasks chan task // from other goroutines
+	load  load
+	shown atomic.Pointer[BusSnapshot] // the copy that other goroutines read
 
 	session  Session // nil while there is none
 	planned  int     // what the session's plans depend on
@@ -48,6 +51,7 @@ func newBusLoop(bus *Bus, devices []*Device, adapter Adapter, log *slog.Logger, 
 		}
 	}
 	b.scan = max(leastScan, b.reporter.soonest()/20)
+	b.show()
 	return b
 }
 
@@ -193,6 +197,7 @@ func (b *busLoop) step(ctx context.Context, s *station) error {
 		b.replan()
 		if missed := s.begin(time.Now(), b.phase, b.plan); !wasSilent {
 			b.stats.Overruns.Add(int64(missed))
+			b.load.Overruns += int64(missed)
 		}
 		if len(s.queue) == 0 {
 			return nil
@@ -205,9 +210,11 @@ func (b *busLoop) step(ctx context.Context, s *station) error {
 	if err != nil {
 		return err
 	}
+	now := time.Now()
+	b.load.note(now, now.Sub(begin), len(samples))
 	b.note(g, samples)
 	if silent(samples) {
-		b.patience.spend(time.Now(), time.Since(begin), true)
+		b.patience.spend(now, now.Sub(begin), true)
 		if err := b.doubt(ctx, s, g, samples[0].Reason); err != nil {
 			return err
 		}
@@ -294,11 +301,12 @@ func (b *busLoop) probe(ctx context.Context, s *station) (there bool, err error)
 	if err != nil {
 		return false, err
 	}
+	now := time.Now()
+	b.load.note(now, now.Sub(begin), 1)
 	if !sample.Silent {
 		s.answered()
 		return true, nil
 	}
-	now := time.Now()
 	b.patience.spend(now, now.Sub(begin), s.failures == 0)
 	s.silent(now, sample.Reason)
 	b.finish(s)
@@ -322,6 +330,7 @@ func (b *busLoop) markBad(err error) {
 			st.note(&Sample{Point: st.latest.Point, Time: now, Reason: err.Error()})
 		}
 	}
+	b.show()
 }
 
 // patience is the share of a bus that silent units may take: 15 % while one has

@@ -28,11 +28,13 @@ type Gateway struct {
 	buses  []*busLoop
 	lanes  []*lane
 	Stats  Stats
+
+	started time.Time
 }
 
 // New makes the adapters of all buses; nothing is opened yet.
 func New(c Config) (*Gateway, error) {
-	g := &Gateway{config: c}
+	g := &Gateway{config: c, started: time.Now()}
 	for user, uplink := range c.Uplinks {
 		g.lanes = append(g.lanes, &lane{
 			name: user, uplink: uplink, buffer: c.Buffer, stats: &g.Stats, log: c.Log.With("user", user),

@@ -67,15 +67,20 @@ func (d *deviceState) describe() string {
 
 // busHealth is whether a bus is there, and what was last said about that.
 type busHealth struct {
-	log   *slog.Logger
-	lost  string // why the bus is lost; "" while it answers
-	since time.Time
+	log     *slog.Logger
+	lost    string // why the bus is lost; "" while it answers
+	since   time.Time
+	changed time.Time // to up or down; zero before the first of both
+	last    string    // why it was lost last
+	lastAt  time.Time
 }
 
 // down notes that the connection of the bus is gone.
 func (h *busHealth) down(err error) {
+	now := time.Now()
+	h.last, h.lastAt = err.Error(), now
 	if h.lost == "" {
-		h.since = time.Now()
+		h.since, h.changed = now, now
 		h.log.Warn("bus lost", "error", err)
 	} else if h.lost != err.Error() {
 		h.log.Warn("bus still lost", "error", err)
@@ -87,6 +92,9 @@ func (h *busHealth) down(err error) {
 func (h *busHealth) up() {
 	if h.lost != "" {
 		h.log.Info("bus is back", "after", time.Since(h.since).Round(time.Millisecond))
-		h.lost = ""
+		h.lost, h.changed = "", time.Now()
+	}
+	if h.changed.IsZero() {
+		h.changed = time.Now()
 	}
 }

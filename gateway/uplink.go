@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"sluice/buffer"
@@ -26,6 +27,8 @@ type lane struct {
 	alone      bool          // the first record goes out by itself: a message that held it was refused
 	refused    int           // times that it was refused then
 	dissection *dissection   // of the first record, once it is refused for good
+
+	paceShown atomic.Int64 // the pace, for other goroutines
 }
 
 // message is a record on its way: merged of several, acknowledged together.
@@ -43,6 +46,7 @@ const (
 // run publishes until ctx ends.
 func (l *lane) run(ctx context.Context) {
 	for ctx.Err() == nil {
+		l.paceShown.Store(int64(l.pace.now()))
 		sleep(ctx, time.Until(l.next))
 		messages := l.take()
 		if len(messages) == 0 {

@@ -17,6 +17,7 @@ var shownElsewhere = map[string]string{
 	"sluice demo": "TestDemo",
 	"sluice run --site /etc/sluice/site.yaml":           "TestRunBringsRegistersToTheCloud",
 	"sluice buffer status --site /etc/sluice/site.yaml": "TestBufferCommands",
+	"sluice status --site /etc/sluice/site.yaml":        "TestStatusOfARunningGateway",
 	"sluice bench modbus --devices 100":                 "TestBenchModbus",
 }
 

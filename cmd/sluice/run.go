@@ -71,13 +71,13 @@ func openBuffer(s *gateway.Site, log *slog.Logger) (*buffer.Buffer, error) {
 
 func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log *slog.Logger, adjust func(*gateway.Config), started func(*gateway.Gateway)) error {
 	config := gateway.Config{Site: s, Log: log, Buffer: store, Adapters: adapters(), Uplinks: make(map[string]gateway.Uplink)}
-	var sessions []*cloud.Session
+	sessions := make(map[string]*cloud.Session)
 	for user, login := range s.Logins() {
 		session, err := cloud.New(cloud.Config{Cloud: s.Cloud, Login: login, Site: s.Name, Log: log.With("user", user)})
 		if err != nil {
 			return fmt.Errorf("cloud session of %s: %w", user, err)
 		}
-		sessions = append(sessions, session)
+		sessions[user] = session
 		config.Uplinks[user] = session
 	}
 	if adjust != nil {
@@ -98,6 +98,7 @@ func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log 
 	for _, session := range sessions {
 		wait.Go(func() { session.Run(ctx) })
 	}
+	wait.Go(func() { runLocal(ctx, s, newLocal(s, g, store, sessions, log), log) })
 	g.Run(ctx)
 	wait.Wait()
 	log.Info("sluice stops", "after", time.Since(begin).Round(time.Second), "reports", g.Stats.Reports.Load(), "confirmed", g.Stats.Confirmed.Load())

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/buffer"
+	"sluice/gateway"
+	"sluice/gateway/cloud"
+	"sluice/gateway/web"
+)
+
+// bufferView is what a buffer holds.
+type bufferView struct {
+	Lanes      []laneView `json:"lanes"`
+	Quarantine int        `json:"quarantine"` // records in it
+	Path       string     `json:"path"`
+	FileSize   int64      `json:"file_bytes"`
+	MaxSize    int64      `json:"max_bytes"`
+}
+
+type laneView struct {
+	Lane    string    `json:"lane"`
+	Waiting int       `json:"waiting"`
+	Oldest  time.Time `json:"oldest,omitzero"`
+}
+
+// heldRecord is a record in quarantine. The attributes are those of one record
+// that is asked for.
+type heldRecord struct {
+	Number     uint64          `json:"number"`
+	Lane       string          `json:"user"`
+	Measured   time.Time       `json:"measured"`
+	Reason     string          `json:"reason"`
+	Attributes json.RawMessage `json:"attributes,omitempty"`
+}
+
+// bufferAPI is the part of the API that is about a buffer.
+type bufferAPI struct {
+	buffer *buffer.Buffer
+	site   *gateway.Site
+}
+
+// handleBuffer adds the handlers of a buffer: those that only look, and those
+// that change something.
+func handleBuffer(b *buffer.Buffer, s *gateway.Site, look, change func(pattern string, h http.Handler)) {
+	api := bufferAPI{b, s}
+	look("GET /api/buffer", web.JSON(api.view))
+	look("GET /api/buffer/quarantine", web.JSON(api.held))
+	look("GET /api/buffer/quarantine/{number}", web.JSON(api.show))
+	change("POST /api/buffer/quarantine/{number}/retry", web.JSON(api.change(func(seq uint64) error {
+		_, err := b.QuarantineRetry(seq)
+		return err
+	})))
+	change("POST /api/buffer/quarantine/{number}/drop", web.JSON(api.change(b.QuarantineDrop)))
+}
+
+func (api bufferAPI) view(*http.Request) (any, error) {
+	view := bufferView{Path: api.site.Buffer.Path, FileSize: api.buffer.Stats().FileSize, MaxSize: int64(api.site.Buffer.MaxSize)}
+	for user := range api.site.Logins() {
+		for _, kind := range []gateway.RecordKind{gateway.ReportRecord, gateway.EventRecord, gateway.StreamRecord} {
+			l := laneView{Lane: gateway.LaneName(user, kind)}
+			if l.Waiting = api.buffer.Len(l.Lane); l.Waiting == 0 && kind != gateway.ReportRecord {
+				continue
+			}
+			head, err := api.buffer.Peek(l.Lane, 1)
+			if err != nil {
+				return nil, err
+			}
+			if len(head) > 0 {
+				l.Oldest = head[0].Time.UTC()
+			}
+			view.Lanes = append(view.Lanes, l)
+		}
+	}
+	slices.SortFunc(view.Lanes, func(a, b laneView) int { return strings.Compare(a.Lane, b.Lane) })
+	held, err := api.buffer.Quarantined()
+	view.Quarantine = len(held)
+	return view, err
+}
+
+func (api bufferAPI) held(*http.Request) (any, error) {
+	held, err := api.buffer.Quarantined()
+	if err != nil {
+		return nil, err
+	}
+	list := make([]heldRecord, len(held))
+	for i, q := range held {
+		list[i] = heldRecord{Number: q.Seq, Lane: q.Lane, Measured: q.Time.UTC(), Reason: q.Reason}
+	}
+	return list, nil
+}
+
+func (api bufferAPI) show(r *http.Request) (any, error) {
+	seq, err := number(r)
+	if err != nil {
+		return nil, err
+	}
+	held, err := api.buffer.Quarantined()
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range held {
+		if q.Seq == seq {
+			return heldOf(q)
+		}
+	}
+	return nil, notHeld(seq)
+}
+
+// heldOf is a record with its attributes as they would be sent.
+func heldOf(q buffer.Quarantined) (heldRecord, error) {
+	r, err := gateway.ParseRecord(q.Data)
+	if err != nil {
+		return heldRecord{}, err
+	}
+	return heldRecord{Number: q.Seq, Lane: q.Lane, Measured: q.Time.UTC(), Reason: q.Reason, Attributes: cloud.AppendAttributes(nil, r, "")}, nil
+}
+
+func (api bufferAPI) change(do func(seq uint64) error) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		seq, err := number(r)
+		if err != nil {
+			return nil, err
+		}
+		if err := do(seq); errors.Is(err, buffer.ErrNotFound) {
+			return nil, notHeld(seq)
+		} else if err != nil {
+			return nil, err
+		}
+		return struct{}{}, nil
+	}
+}
+
+func number(r *http.Request) (uint64, error) {
+	seq, err := strconv.ParseUint(r.PathValue("number"), 10, 64)
+	if err != nil {
+		return 0, &web.Error{Status: http.StatusBadRequest, Text: fmt.Sprintf("%q is no number of a record", r.PathValue("number"))}
+	}
+	return seq, nil
+}
+
+func notHeld(seq uint64) error {
+	return &web.Error{Status: http.StatusNotFound, Text: fmt.Sprintf("record %d is not in quarantine", seq)}
+}

@@ -1,0 +1,30 @@
+// Package web is what people and programs near the gateway see of it: the local
+// page with its metrics, and the same handlers on a unix socket, the control
+// socket, for the command line.
+//
+// Everything it shows comes from gateway.Snapshot and from what cmd hands in;
+// it never touches a field or the cloud itself. The page listens on loopback
+// without a password, elsewhere with one; the control socket needs no password,
+// its file mode says who may use it. No request may cost the gateway more than
+// a copy of its state: bodies, times and connections are bounded.
+//
+// The API is JSON. An error is {"error": "what was tried on what: why"} with a
+// status of 400 and up. Times are RFC 3339 in UTC, durations end in _ms.
+//
+//	GET  /api/hello                          site, version, pid, path of the buffer: who answers here?
+//	GET  /api/status                         Status: buses, devices, cloud sessions, buffer
+//	GET  /api/points[?device=NAME]           []PointsOf: the points of each device with their latest samples
+//	GET  /api/buffer                         what waits by lane, figures of the file
+//	GET  /api/buffer/quarantine              what the cloud refused
+//	GET  /api/buffer/quarantine/{number}     one of these as it would be sent
+//	POST /api/buffer/quarantine/{number}/retry · …/drop      only on the control socket
+//
+// Rooms that come later add theirs with Server.Handle (page and socket) and
+// Server.HandleControl (socket only), best by JSON:
+//
+//	POST /api/read      {"device", "point"}            socket: one reading out of turn
+//	POST /api/write     {"device", "point", "value"}   page (only with local.write_test) and socket; "value" is text, as on the command line
+//	GET  /api/audit     [?device=NAME][&limit=N]       page and socket
+//	POST /api/lock      {"device", "point"?}, /api/unlock  socket
+//	GET  /api/trace?bus=NAME[&seconds=N]               socket: a line of JSON for each frame, until the caller hangs up
+package web

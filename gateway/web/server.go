@@ -1,0 +1,129 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"sluice/gateway"
+)
+
+// Config is what a Server shows.
+type Config struct {
+	Site    *gateway.Site
+	Gateway *gateway.Gateway
+	Log     *slog.Logger
+	Version string
+	Cloud   func() []CloudSession // may be nil
+}
+
+// CloudSession is the connection of one username to the cloud.
+type CloudSession struct {
+	User      string    `json:"user"`
+	Connected time.Time `json:"connected,omitzero"` // since when; zero while there is no connection
+	Error     string    `json:"error,omitempty"`    // why there is none
+	Confirmed uint64    `json:"confirmed"`          // records since the start
+	Mode      string    `json:"mode"`               // what counts as delivered: puback, response, or auto while that is open
+}
+
+// Server answers on the page's address and on the control socket.
+type Server struct {
+	Config
+	page    *http.ServeMux
+	control *http.ServeMux
+}
+
+// New makes a server; Run lets it answer.
+func New(c Config) *Server {
+	s := &Server{Config: c, page: http.NewServeMux(), control: http.NewServeMux()}
+	s.Handle("GET /api/hello", JSON(s.hello))
+	s.Handle("GET /api/status", JSON(s.status))
+	s.Handle("GET /api/points", JSON(s.points))
+	return s
+}
+
+// Handle adds a handler to the page and to the control socket. A pattern is
+// one of http.ServeMux.
+func (s *Server) Handle(pattern string, h http.Handler) {
+	s.page.Handle(pattern, h)
+	s.control.Handle(pattern, h)
+}
+
+// HandleControl adds a handler to the control socket only.
+func (s *Server) HandleControl(pattern string, h http.Handler) { s.control.Handle(pattern, h) }
+
+// RunControl answers on the control socket until ctx ends.
+func (s *Server) RunControl(ctx context.Context, l net.Listener) { s.serve(ctx, l, s.control) }
+
+// serve answers until ctx ends; requests under way end with it.
+func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler) {
+	server := &http.Server{
+		Handler: h, BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		<-ctx.Done()
+		server.Close()
+	})
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		s.Log.Error("page or control socket is not served any more", "address", l.Addr(), "error", err)
+	}
+	wait.Wait()
+}
+
+// Error is an answer other than 200.
+type Error struct {
+	Status int
+	Text   string
+}
+
+// Error is the text.
+func (e *Error) Error() string { return e.Text }
+
+// maxBody bounds what anybody may send.
+const maxBody = 64 << 10
+
+// JSON makes a handler of a function: its value is the answer, its error is
+// {"error": …} with the status of an *Error, else 500.
+func JSON(answer func(*http.Request) (any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		value, err := answer(r)
+		status := http.StatusOK
+		if err != nil {
+			status = http.StatusInternalServerError
+			var known *Error
+			if errors.As(err, &known) {
+				status = known.Status
+			}
+			value = map[string]string{"error": err.Error()}
+		}
+		body, err := json.Marshal(value)
+		if err != nil {
+			status, body = http.StatusInternalServerError, []byte(`{"error":"this can't be written as JSON"}`)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(status)
+		_, _ = w.Write(append(body, '\n')) // nobody is left to hear of an error
+	})
+}
+
+// Hello tells which gateway answers.
+type Hello struct {
+	Site    string `json:"site"`
+	Version string `json:"version"`
+	PID     int    `json:"pid"`
+	Buffer  string `json:"buffer"` // path of its file
+}
+
+func (s *Server) hello(*http.Request) (any, error) {
+	return Hello{Site: s.Site.Name, Version: s.Version, PID: os.Getpid(), Buffer: s.Site.Buffer.Path}, nil
+}
