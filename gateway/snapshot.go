@@ -165,11 +165,11 @@ func (d *deviceState) show() DeviceSnapshot {
 // belongs to the bus goroutine.
 type load struct {
 	Load
-	marks [2]mark // the older one is 10 to 20 s old
+	marks [2]milestone // the older one is 10 to 20 s old
 }
 
-// mark is how far a bus was at a time.
-type mark struct {
+// milestone is how far a bus was at a time.
+type milestone struct {
 	time              time.Time
 	requests, samples int64
 	busy              time.Duration
@@ -189,7 +189,7 @@ func (l *load) note(now time.Time, took time.Duration, samples int) {
 
 // turn forgets the older mark and sets a new one.
 func (l *load) turn(now time.Time) {
-	l.marks[0], l.marks[1] = l.marks[1], mark{now, l.Requests, l.Samples, l.Busy}
+	l.marks[0], l.marks[1] = l.marks[1], milestone{now, l.Requests, l.Samples, l.Busy}
 	if l.marks[0].time.IsZero() {
 		l.marks[0] = l.marks[1]
 	}
