@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -112,24 +111,6 @@ func (c *control) call(ctx context.Context, method, path string, body, into any)
 		return nil
 	}
 	return json.NewDecoder(answer).Decode(into)
-}
-
-// lines makes a request whose answer is a line of JSON now and then, and hands
-// each to take, until the gateway ends it, ctx ends or take returns an error.
-func (c *control) lines(ctx context.Context, path string, take func(line []byte) error) error {
-	answer, err := c.open(ctx, http.MethodGet, path, nil)
-	if err != nil {
-		return err
-	}
-	defer answer.Close()
-	scanner := bufio.NewScanner(answer)
-	scanner.Buffer(nil, 1<<20)
-	for scanner.Scan() {
-		if err := take(scanner.Bytes()); err != nil {
-			return err
-		}
-	}
-	return scanner.Err()
 }
 
 // open makes a request; an answer that is an error is one here.
