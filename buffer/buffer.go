@@ -25,6 +25,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -88,6 +89,9 @@ type Buffer struct {
 	kick chan struct{} // something may be due
 	quit chan struct{}
 	done chan struct{}
+
+	turned atomic.Bool  // the goroutine has come round
+	onDisk atomic.Int32 // transactions that the disk is at work on
 
 	writer     sync.Mutex // held by who writes to the file, until memory says the same as the file
 	frozen     []*pending // the batch being committed; kept as it is until a commit succeeds, since a failed one may have stored it

@@ -26,7 +26,8 @@ func (b *Buffer) run() {
 			b.reportLosses()
 			wait = b.due(time.Now())
 		}
-		timer.Reset(max(wait, 0))
+		timer.Reset(min(max(wait, 0), turnEvery))
+		b.turned.Store(true)
 		select {
 		case <-b.quit:
 			return

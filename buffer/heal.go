@@ -24,6 +24,8 @@ func (b *Buffer) heal() error {
 }
 
 func (b *Buffer) reopen() error {
+	b.onDisk.Add(1)
+	defer b.onDisk.Add(-1)
 	old, err := b.file.Stat()
 	if err != nil {
 		return err

@@ -35,6 +35,8 @@ func (b *Buffer) update(fn func(*bolt.Tx) error) error {
 func (b *Buffer) updateWithin(limit int64, fn func(*bolt.Tx) error) error {
 	b.db.MaxSize = int(limit)
 	refused := false
+	b.onDisk.Add(1)
+	defer b.onDisk.Add(-1)
 	err := guard(func() error {
 		return b.db.Update(func(tx *bolt.Tx) error {
 			err := fn(tx)

@@ -26,6 +26,7 @@ type busLoop struct {
 	tasks chan task // from other goroutines
 	load  load
 	shown atomic.Pointer[BusSnapshot] // the copy that other goroutines read
+	beat  Beat
 
 	session  Session // nil while there is none
 	planned  int     // what the session's plans depend on
@@ -58,6 +59,7 @@ func newBusLoop(bus *Bus, devices []*Device, adapter Adapter, log *slog.Logger, 
 // run polls until ctx ends. A session that gave a good answer is reopened at
 // once when it is lost; without one the loop backs off.
 func (b *busLoop) run(ctx context.Context) {
+	ctx = WithBeat(ctx, &b.beat)
 	for failures := 0; ctx.Err() == nil; {
 		err := b.serve(ctx)
 		if ctx.Err() != nil {
@@ -81,9 +83,10 @@ func (b *busLoop) idle(ctx context.Context, d time.Duration) {
 	}
 }
 
-// wait sleeps until something is due, or a task came in and was done.
+// wait sleeps until something may be due, or a task came in and was done.
 func (b *busLoop) wait(ctx context.Context, until time.Time) error {
-	timer := time.NewTimer(time.Until(until))
+	b.beat.Turn()
+	timer := time.NewTimer(min(time.Until(until), TurnEvery))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -110,6 +113,7 @@ func (b *busLoop) serve(ctx context.Context) (err error) {
 		s.restart()
 	}
 	for {
+		b.beat.Turn()
 		select {
 		case t := <-b.tasks:
 			err = t(ctx, b)

@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,6 +13,7 @@ type health struct {
 	seen, bad int
 	said      string
 	since     time.Time
+	up        atomic.Bool // gives values; for other goroutines
 }
 
 // count takes a new sample of a point into account, before it is noted.
@@ -24,6 +26,9 @@ func (h *health) count(st *pointState, bad bool) {
 	}
 	if bad {
 		h.bad++
+	}
+	if up := h.bad < h.seen; up != h.up.Load() {
+		h.up.Store(up)
 	}
 }
 

@@ -12,4 +12,6 @@ type Stats struct {
 	Merged      atomic.Int64 // reports that went out within the message of a later one
 	TooFast     atomic.Int64 // messages that the cloud ignored as too fast
 	Quarantined atomic.Int64
+
+	LastConfirmed atomic.Int64 // when, in Unix nanoseconds; 0 for never
 }

@@ -20,6 +20,7 @@ type lane struct {
 	buffer *buffer.Buffer
 	stats  *Stats
 	log    *slog.Logger
+	beat   Beat
 
 	pace       pace
 	backlog    time.Duration // between two messages while older records wait
@@ -45,14 +46,16 @@ const (
 
 // run publishes until ctx ends.
 func (l *lane) run(ctx context.Context) {
+	ctx = WithBeat(ctx, &l.beat)
 	for ctx.Err() == nil {
 		l.paceShown.Store(int64(l.pace.now()))
-		sleep(ctx, time.Until(l.next))
+		_ = Sleep(ctx, time.Until(l.next))
 		messages := l.take()
 		if len(messages) == 0 {
 			select {
 			case <-ctx.Done():
 			case <-l.buffer.Ready(l.name):
+			case <-time.After(TurnEvery):
 			}
 			continue
 		}
@@ -149,6 +152,7 @@ func (l *lane) confirmed(messages []message, sent time.Time) {
 		return
 	}
 	l.pace.taken(sent)
+	l.stats.LastConfirmed.Store(time.Now().UnixNano())
 	if l.dissection != nil {
 		if l.dissection.parts = l.dissection.parts[1:]; len(l.dissection.parts) == 0 {
 			l.settle()

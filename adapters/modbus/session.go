@@ -192,6 +192,7 @@ func (s *session) ask(ctx context.Context, r wire.Request) ([]byte, error) {
 	if err := s.wait(ctx, u); err != nil {
 		return nil, err
 	}
+	gateway.Turn(ctx)
 	begin := time.Now()
 	reply, err := s.windows[0].client.Do(ctx, r)
 	u.note(time.Since(begin), err)

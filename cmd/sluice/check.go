@@ -15,7 +15,7 @@ import (
 )
 
 func checkCommand() *cobra.Command {
-	var verbose, asJSON bool
+	var verbose, quiet, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "check FILE…",
 		Short: "Check site files",
@@ -44,7 +44,9 @@ Exit code 0: no errors (warnings may be there), 1: errors.`,
 				checked = append(checked, c)
 				if !asJSON {
 					c.found.Print(cmd.ErrOrStderr())
-					c.print(cmd.OutOrStdout(), verbose)
+					if !quiet {
+						c.print(cmd.OutOrStdout(), verbose)
+					}
 				}
 			}
 			if asJSON {
@@ -62,6 +64,7 @@ Exit code 0: no errors (warnings may be there), 1: errors.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show points, planned requests, the load of each bus and secrets")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "say only what is wrong")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print findings, points and requests as JSON")
 	return cmd
 }

@@ -45,6 +45,18 @@ devices:
       serial:    { at: "holding:64513", type: uint32, poll: 1h }
 `
 
+func TestCheckQuietSaysOnlyWhatIsWrong(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "site.yaml")
+	write(t, path, oneMeter)
+	if out, errs, err := execute(t, "check", "--quiet", path); out != "" || errs != "" || err != nil {
+		t.Errorf("of a good file: %v\n%s%s", err, out, errs)
+	}
+	write(t, path, strings.Replace(oneMeter, "unit: 3", "unit: 300", 1))
+	if out, errs, err := execute(t, "check", "--quiet", path); out != "" || !strings.Contains(errs, ":10:11: error: ") || err == nil {
+		t.Errorf("of a bad file: %v\n%s%s", err, out, errs)
+	}
+}
+
 func TestCheckVerbose(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "site.yaml")
 	write(t, path, oneMeter)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ func newLog(w io.Writer, levels map[string]string) (*slog.Logger, error) {
 	options := &slog.HandlerOptions{Level: slog.LevelDebug}
 	if os.Getenv("JOURNAL_STREAM") != "" {
 		options.ReplaceAttr = withoutTime
+		w = journal{w}
 	}
 	h := levelHandler{Handler: slog.NewTextHandler(w, options), levels: make(map[string]slog.Level)}
 	for of, text := range levels {
@@ -26,6 +28,27 @@ func newLog(w io.Writer, levels map[string]string) (*slog.Logger, error) {
 	}
 	h.level = h.levels["level"]
 	return slog.New(h), nil
+}
+
+// journal puts the level before each line as the journal reads it, so that
+// "journalctl -p warning" finds what it should.
+type journal struct{ io.Writer }
+
+var journalLevels = []struct{ begin, mark string }{
+	{"level=DEBUG", "<7>"}, {"level=INFO", "<6>"}, {"level=WARN", "<4>"}, {"level=ERROR", "<3>"},
+}
+
+func (j journal) Write(line []byte) (int, error) {
+	mark := ""
+	for _, l := range journalLevels {
+		if bytes.HasPrefix(line, []byte(l.begin)) {
+			mark = l.mark
+		}
+	}
+	if _, err := j.Writer.Write(append([]byte(mark), line...)); err != nil {
+		return 0, err
+	}
+	return len(line), nil
 }
 
 func withoutTime(groups []string, a slog.Attr) slog.Attr {

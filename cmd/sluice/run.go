@@ -99,8 +99,20 @@ func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log 
 		wait.Go(func() { session.Run(ctx) })
 	}
 	wait.Go(func() { runLocal(ctx, s, newLocal(s, g, store, sessions, log), log) })
+	wait.Go(func() {
+		newService(log).run(ctx, s, func() []gateway.Watched { return watched(g, store, sessions) }, g.Summary)
+	})
 	g.Run(ctx)
 	wait.Wait()
 	log.Info("sluice stops", "after", time.Since(begin).Round(time.Second), "reports", g.Stats.Reports.Load(), "confirmed", g.Stats.Confirmed.Load())
 	return nil
+}
+
+// watched lists every loop that has to turn.
+func watched(g *gateway.Gateway, store *buffer.Buffer, sessions map[string]*cloud.Session) []gateway.Watched {
+	all := append(g.Watched(), gateway.Watched{Name: "buffer", Turned: store.Turned})
+	for _, session := range sessions {
+		all = append(all, session.Watched())
+	}
+	return all
 }

@@ -327,6 +327,21 @@ func exitCode(err error) int {
 	return 0
 }
 
+func TestLogForTheJournal(t *testing.T) {
+	t.Setenv("JOURNAL_STREAM", "8:1")
+	var out bytes.Buffer
+	log, err := newLog(&out, map[string]string{"level": "info"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Info("one")
+	log.With("bus", "b").Warn("two")
+	log.Error("three")
+	if want := "<6>level=INFO msg=one\n<4>level=WARN msg=two bus=b\n<3>level=ERROR msg=three\n"; out.String() != want {
+		t.Errorf("log:\n%s", out.String())
+	}
+}
+
 func TestLogLevels(t *testing.T) {
 	var out bytes.Buffer
 	log, err := newLog(&out, map[string]string{"level": "warn", "bus.loud": "debug"})

@@ -12,6 +12,7 @@ import (
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
+	"sluice/gateway"
 )
 
 // subscription is a topic that the platform sends on. The handler gets the
@@ -36,15 +37,32 @@ func (s *Session) connect(ctx context.Context) (up time.Duration, err error) {
 	}
 	go l.write()
 	s.offer(l)
+	s.stay(ctx, l)
 	select {
 	case <-l.lost:
 		client.Disconnect(0)
-	case <-ctx.Done():
+	default:
 		client.Disconnect(uint(s.limits.end.Milliseconds()))
 		l.fail(ctx.Err())
 	}
 	s.forget(l)
 	return time.Since(l.since), l.err
+}
+
+// stay waits until the connection is lost, or ctx ends.
+func (s *Session) stay(ctx context.Context, l *link) {
+	tick := time.NewTicker(gateway.TurnEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.lost:
+			return
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			gateway.Turn(ctx)
+		}
+	}
 }
 
 // attempt connects and subscribes, within the time of one attempt.

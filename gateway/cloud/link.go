@@ -8,6 +8,7 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"sluice/gateway"
 )
 
 // grace bounds the waits for the client's own goroutines: they take microseconds,
@@ -96,6 +97,8 @@ func (l *link) acked(ctx context.Context, m *message) error {
 	}
 	timer := time.NewTimer(l.patience)
 	defer timer.Stop()
+	tick := time.NewTicker(gateway.TurnEvery)
+	defer tick.Stop()
 	sent, done := m.sent, (<-chan struct{})(nil)
 	for {
 		select {
@@ -104,6 +107,9 @@ func (l *link) acked(ctx context.Context, m *message) error {
 			continue
 		case <-done:
 			return l.verdict(m.token.Error())
+		case <-tick.C:
+			gateway.Turn(ctx)
+			continue
 		case <-timer.C:
 			l.fail(fmt.Errorf("no PUBACK within %s", l.patience))
 		case <-l.lost:

@@ -36,6 +36,7 @@ func (s *Session) Publish(ctx context.Context, records []gateway.Record) (int, e
 	n := 0
 	for n < len(records) && err == nil {
 		var confirmed int
+		gateway.Turn(ctx)
 		if s.confirm.mode() == byPuback {
 			confirmed, err = s.stream(ctx, l, lane, records[n:])
 		} else {
@@ -67,6 +68,7 @@ func (s *Session) single(ctx context.Context, l *link, lane *lane, r gateway.Rec
 		if err := s.breathe(ctx, i); err != nil {
 			return 0, err
 		}
+		gateway.Turn(ctx)
 		if err := lane.ask(ctx, l, payload); err != nil {
 			return 0, err
 		}
@@ -80,7 +82,7 @@ func (s *Session) breathe(ctx context.Context, part int) error {
 	if part == 0 || s.pace <= 0 {
 		return nil
 	}
-	return sleep(ctx, s.pace)
+	return gateway.Sleep(ctx, s.pace)
 }
 
 // flight is a record on its way: confirmed when its last message is.
@@ -106,6 +108,7 @@ func (s *Session) stream(ctx context.Context, l *link, lane *lane, records []gat
 		if len(flying) == 0 {
 			return confirmed, stop
 		}
+		gateway.Turn(ctx)
 		for _, m := range flying[0].messages {
 			if err := lane.acked(ctx, l, m); err != nil {
 				lane.unacked = newest(flying)
@@ -144,15 +147,4 @@ func newest(flying []flight) *message {
 		}
 	}
 	return nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

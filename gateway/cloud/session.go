@@ -52,6 +52,7 @@ type Session struct {
 	outage  outage
 
 	denied []string // subscriptions; of Run
+	beat   gateway.Beat
 }
 
 // limits are the times that tests shorten.
@@ -113,8 +114,10 @@ func orDefault[T comparable](v, otherwise T) T {
 // Run keeps the session connected until ctx ends; then it says goodbye, which
 // takes less than 300 ms.
 func (s *Session) Run(ctx context.Context) {
+	ctx = gateway.WithBeat(ctx, &s.beat)
 	var b backoff
 	for {
+		gateway.Turn(ctx)
 		up, err := s.connect(ctx)
 		if ctx.Err() != nil {
 			return
@@ -123,15 +126,21 @@ func (s *Session) Run(ctx context.Context) {
 			b = backoff{}
 		}
 		down := s.failed(err)
-		if sleep(ctx, s.limits.delay(&b, down, refused(err))) != nil {
+		if gateway.Sleep(ctx, s.limits.delay(&b, down, refused(err))) != nil {
 			return
 		}
 	}
 }
 
+// Watched is the loop of Run.
+func (s *Session) Watched() gateway.Watched {
+	return gateway.Watched{Name: "cloud " + s.user, Turned: s.beat.Turned}
+}
+
 // connection waits for the connection.
 func (s *Session) connection(ctx context.Context) (*link, error) {
 	for {
+		gateway.Turn(ctx)
 		s.mu.Lock()
 		l, up := s.current, s.up
 		s.mu.Unlock()
@@ -146,6 +155,7 @@ func (s *Session) connection(ctx context.Context) (*link, error) {
 		}
 		select {
 		case <-up:
+		case <-time.After(gateway.TurnEvery):
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

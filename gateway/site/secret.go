@@ -134,19 +134,31 @@ func readSecret(s *gateway.Site, reference gateway.Secret) (content gateway.Secr
 	if name == "" || filepath.Base(name) != name || strings.HasPrefix(name, ".") {
 		return "", "", fmt.Errorf("%s is no name of a secret", quote(name))
 	}
-	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
-		place = filepath.Join(dir, name)
+	credentials := os.Getenv("CREDENTIALS_DIRECTORY")
+	for _, prefix := range credentialPrefixes {
+		if credentials == "" {
+			break
+		}
+		place = filepath.Join(credentials, prefix+name)
 		if content, err = readSecretFile(place, false); err == nil || !os.IsNotExist(err) {
 			return content, place, err
 		}
 	}
 	place = filepath.Join(filepath.Dir(s.Path), "secrets", name)
 	content, err = readSecretFile(place, true)
-	if os.IsNotExist(err) {
+	switch {
+	case credentials != "" && os.IsPermission(err):
+		err = fmt.Errorf("secret %s is missing in $CREDENTIALS_DIRECTORY: systemd hands over a new one when the service is restarted", quote(name))
+	case os.IsNotExist(err):
 		err = fmt.Errorf("secret %s is missing: neither in $CREDENTIALS_DIRECTORY nor in %s", quote(name), place)
 	}
 	return content, place, err
 }
+
+// credentialPrefixes are what may stand before a secret's name in
+// $CREDENTIALS_DIRECTORY: nothing, or what LoadCredential=secrets:<folder>
+// makes of the files of a folder.
+var credentialPrefixes = []string{"", "secrets_"}
 
 // readSecretFile reads a secret; one that others may read is refused when it
 // must be private.

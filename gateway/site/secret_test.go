@@ -24,6 +24,7 @@ func TestSecretsAreOpened(t *testing.T) {
 	write(t, filepath.Join(dir, "secrets", "gw"), "from file\n", 0o600)
 	write(t, filepath.Join(dir, "p3.txt"), "from path\r\n", 0o644)
 	write(t, filepath.Join(credentials, "pump1"), "from credentials", 0o400)
+	write(t, filepath.Join(credentials, "secrets_pump1"), "from the folder", 0o400)
 	text := plantWith(t, "unit: 3,", "unit: 3, login: { user: p3, password: file:p3.txt },", "unit: 0004,", "unit: 4, login: { user: p4, password: env:PUMP_PASSWORD },")
 	site, diagnostics := Parse(filepath.Join(dir, "plant.yaml"), []byte(text), Options{})
 	if len(diagnostics) > 0 {
@@ -46,6 +47,12 @@ func TestSecretsAreOpened(t *testing.T) {
 	}
 	if again := OpenSecrets(site); len(again) > 0 {
 		t.Errorf("opened twice: %v", again)
+	}
+	if err := os.Remove(filepath.Join(credentials, "pump1")); err != nil {
+		t.Fatal(err)
+	}
+	if got, _, err := readSecret(site, "secret:pump1"); got != "from the folder" || err != nil {
+		t.Errorf("of a folder of credentials: %q, %v", got, err)
 	}
 }
 
