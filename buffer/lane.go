@@ -247,6 +247,11 @@ func (b *Buffer) Ack(name string, upTo uint64) {
 	defer b.layout.RUnlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.ack(l, upTo)
+}
+
+// ack is Ack with all locks.
+func (b *Buffer) ack(l *lane, upTo uint64) {
 	upTo = min(upTo, b.next-1)
 	if upTo <= l.acked {
 		return

@@ -132,14 +132,25 @@ func (e *WriteError) Unwrap() error { return e.Err }
 type Uplink interface {
 	// Publish sends the records in order, waits until each is confirmed and
 	// tells how many were, counted from the first. While there is no
-	// connection it waits. A *Refusal is about the first record that was not
-	// confirmed; after any other error all of those may be sent again.
+	// connection it waits. The error is about the first record that was not
+	// confirmed: a *Refusal, ErrTooFast, ErrUnanswered, ErrLost, or another one
+	// when it was not sent. Unless it was refused, it may be sent again.
 	Publish(ctx context.Context, records []Record) (int, error)
+	// Await returns when a record of that kind can be sent at once: there is a
+	// connection, and an answer that comes from then on would be its own. repeat
+	// is for the record that the last Publish of its kind has left unconfirmed.
+	Await(ctx context.Context, kind RecordKind, repeat bool) error
 }
 
 // ErrTooFast is the cloud's word that a record was not stored because it came
 // too soon after the one before.
 var ErrTooFast = errors.New("the cloud ignores reports that come too fast")
+
+// What can happen to a record on its way, apart from a refusal.
+var (
+	ErrUnanswered = errors.New("the broker has it, the platform does not answer")
+	ErrLost       = errors.New("the connection was lost with it in flight")
+)
 
 // Refusal says that the cloud read a record and will not store it.
 type Refusal struct {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,22 +26,21 @@ type Config struct {
 
 // Gateway polls the buses of a site and publishes what changes.
 type Gateway struct {
-	config Config
-	buses  []*busLoop
-	lanes  []*lane
-	Stats  Stats
+	config   Config
+	buses    []*busLoop
+	accounts map[string]*account // by username
+	lanes    []*lane             // of all accounts
+	Stats    Stats
 
 	started time.Time
 }
 
 // New makes the adapters of all buses; nothing is opened yet.
 func New(c Config) (*Gateway, error) {
-	g := &Gateway{config: c, started: time.Now()}
-	for user, uplink := range c.Uplinks {
-		g.lanes = append(g.lanes, &lane{
-			name: user, uplink: uplink, buffer: c.Buffer, stats: &g.Stats, log: c.Log.With("user", user),
-			pace: pace{interval: c.Site.Cloud.MinInterval}, backlog: c.Site.Cloud.BacklogInterval,
-		})
+	g := &Gateway{config: c, accounts: make(map[string]*account), started: time.Now()}
+	for _, user := range slices.Sorted(maps.Keys(c.Uplinks)) {
+		g.accounts[user] = g.newAccount(user, c.Uplinks[user])
+		g.lanes = append(g.lanes, g.accounts[user].lanes...)
 	}
 	shared := make(map[any]any)
 	for i, bus := range c.Site.Buses {
@@ -94,18 +95,6 @@ func (g *Gateway) store(d *Device, r Record) {
 	if r.Kind == ReportRecord {
 		g.Stats.Reports.Add(1)
 	}
-}
-
-// LaneName is the buffer's name of the lane of a username's records of one
-// kind. A username has no slash.
-func LaneName(user string, kind RecordKind) string {
-	switch kind {
-	case EventRecord:
-		return user + "/events"
-	case StreamRecord:
-		return user + "/streams"
-	}
-	return user
 }
 
 // Run works until ctx ends and all its goroutines have stopped.

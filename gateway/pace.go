@@ -11,7 +11,7 @@ type pace struct {
 	slower   time.Duration // in force since the cloud said "too fast"; 0: the configured one is
 	refused  time.Duration // longest interval known to be too short
 	stored   time.Time     // when the last message that was stored was sent
-	probing  bool          // the last interval was a probe
+	probing  bool          // the next message is a probe
 	shrunk   time.Time
 	probed   time.Time
 }
@@ -24,25 +24,34 @@ const (
 // now is the interval in force.
 func (p *pace) now() time.Duration { return max(p.interval, p.slower) }
 
-// next is the time to wait after a message that was sent at a time.
-func (p *pace) next(sent time.Time) time.Duration {
+// begin tells whether the message that is sent at a time is a probe: after a
+// quiet time it tells nothing about the limit.
+func (p *pace) begin(sent time.Time) (probe bool) {
+	probe = p.probing && sent.Sub(p.stored) < p.slower
+	p.probing = false
+	return probe
+}
+
+// next is the time to wait after a message that was sent at a time, where an
+// interval is configured.
+func (p *pace) next(sent time.Time, interval time.Duration) time.Duration {
 	if p.slower == 0 {
-		return p.interval
+		return interval
 	}
 	if p.probing = sent.Sub(p.probed) >= probeEvery; p.probing {
 		p.probed = sent
-		return max(p.interval, p.slower*9/10)
+		return max(interval, p.slower*9/10)
 	}
-	return p.slower
+	return max(interval, p.slower)
 }
 
 // tooFast notes that the cloud ignored a message that was sent at a time.
-func (p *pace) tooFast(sent time.Time) {
+func (p *pace) tooFast(sent time.Time, probe bool) {
 	gap := min(sent.Sub(p.stored), slowest)
 	p.refused = max(p.refused, gap)
-	p.shrunk, p.probed = sent, sent
-	if p.probing {
-		p.probing, p.slower = false, max(p.slower, p.floor())
+	p.shrunk, p.probed, p.probing = sent, sent, false
+	if probe {
+		p.slower = max(p.slower, p.floor())
 		return
 	}
 	p.slower = min(slowest, 2*max(gap, p.interval, retryAtLeast))
@@ -52,13 +61,13 @@ func (p *pace) tooFast(sent time.Time) {
 func (p *pace) floor() time.Duration { return min(p.refused*11/10, slowest) }
 
 // taken notes that the cloud stored a message that was sent at a time.
-func (p *pace) taken(sent time.Time) {
+func (p *pace) taken(sent time.Time, probe bool) {
 	p.stored = sent
 	if p.slower == 0 {
 		return
 	}
-	if p.probing {
-		p.probing, p.refused = false, p.refused*9/10
+	if probe {
+		p.refused = p.refused * 9 / 10
 	}
 	for sent.Sub(p.shrunk) >= time.Minute {
 		p.shrunk = p.shrunk.Add(time.Minute)

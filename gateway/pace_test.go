@@ -20,16 +20,17 @@ func (p *ignorant) play(start pace, duration time.Duration) (rejected, stored []
 	p.stored = -time.Hour
 	for at := time.Duration(0); at < duration; {
 		now := begin.Add(at)
+		probe := pace.begin(now)
 		if at-p.stored < p.limit(at) {
 			rejected = append(rejected, at)
-			pace.tooFast(now)
+			pace.tooFast(now, probe)
 			at += pace.now()
 			continue
 		}
 		p.stored = at
 		stored = append(stored, at)
-		pace.taken(now)
-		at += pace.next(now)
+		pace.taken(now, probe)
+		at += pace.next(now, start.interval)
 	}
 	return rejected, stored
 }

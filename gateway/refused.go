@@ -4,8 +4,98 @@ import (
 	"sluice/buffer"
 )
 
-// refusals is how often the cloud must refuse a report before it is taken apart.
-const refusals = 3
+const (
+	refusals = 3  // of a record, until it is taken apart or put aside
+	losses   = 3  // connections in a row that end with a record in flight, until it goes out by itself; again as many, and it is put aside
+	silences = 10 // times that a message stays unanswered, the later half by itself, until the next one is sent as a probe
+)
+
+// doubt is what speaks against the first record of a lane. A record that can
+// never be confirmed must not block the ones behind it, and a silent platform or
+// a bad line must not put good records aside.
+type doubt struct {
+	refused    int // by the cloud, since it goes out alone
+	lost       int // connections in a row that ended with it in flight
+	unanswered int // times that the broker had it and the platform did not answer
+}
+
+// probes tells whether the next record is to be sent ahead of the first.
+func (d *doubt) probes() bool { return d.unanswered >= silences }
+
+// refuse deals with the cloud's refusal of a message: what was merged is tried
+// one by one; a report that is refused again and again is taken apart, any other
+// record put aside.
+func (l *lane) refuse(m message, reason string) {
+	switch {
+	case l.dissection != nil:
+		if l.dissection.refuse(reason); len(l.dissection.parts) == 0 {
+			l.settle()
+		}
+		return
+	case m.probe: // an answer, though not a good one
+		l.unconfirmable()
+		return
+	}
+	l.alone = max(l.alone, m.last)
+	if m.merged > 1 {
+		return
+	}
+	if l.doubt.refused++; l.doubt.refused < refusals {
+		return
+	}
+	if l.kind != ReportRecord {
+		l.putAside(m.first, reason)
+		return
+	}
+	if l.dissection = newDissection(m.last, m.record, reason); len(l.dissection.parts) == 0 {
+		l.settle()
+	}
+}
+
+// lost notes that a connection ended with the message in flight. It goes out
+// next as it was: then an answer to either copy is an answer to it.
+func (l *lane) lost(m message) {
+	if m.probe || l.dissection != nil {
+		return
+	}
+	l.doubt.lost++
+	switch {
+	case l.doubt.lost >= 2*losses:
+		l.putAside(m.first, "in flight at several lost connections in a row")
+	case l.doubt.lost >= losses:
+		l.alone = max(l.alone, m.last)
+	default:
+		l.again = &m
+	}
+}
+
+// unanswered notes that the platform did not answer. Only when it answers the
+// next record, something is wrong with this one.
+func (l *lane) unanswered(m message) {
+	switch {
+	case l.dissection != nil:
+	case m.probe:
+		l.doubt.unanswered = 0
+	default:
+		if l.doubt.unanswered++; l.doubt.unanswered >= silences/2 {
+			l.alone = max(l.alone, m.last)
+		}
+	}
+}
+
+// unconfirmable puts the first record aside, since the one behind it was answered.
+func (l *lane) unconfirmable() bool {
+	records, stored := l.peek(1)
+	return len(records) > 0 && l.putAside(stored[0].Seq, "the platform answers others, but not this one")
+}
+
+func (l *lane) putAside(seq uint64, reason string) bool {
+	done := l.quarantine(seq, reason)
+	if done {
+		l.doubt = doubt{}
+	}
+	return done
+}
 
 // dissection takes a refused report apart: its halves are sent by themselves,
 // those that are refused again are halved, until the refused attributes stand
@@ -41,7 +131,7 @@ func (d *dissection) refuse(reason string) {
 // settle ends a dissection that has nothing left to send.
 func (l *lane) settle() {
 	d := l.dissection
-	l.dissection, l.refused, l.alone = nil, 0, false
+	l.dissection, l.doubt = nil, doubt{}
 	if len(d.poison.Values) > 0 {
 		seq := l.buffer.Append(l.name, buffer.Attributes, d.poison.Time, AppendRecord(nil, &d.poison))
 		l.quarantine(seq, d.reason)

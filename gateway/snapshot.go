@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"time"
 
@@ -93,8 +92,7 @@ func (g *Gateway) Snapshot(ctx context.Context) *Snapshot {
 	}
 	s := &Snapshot{Time: time.Now(), Started: g.started, Buffer: g.config.Buffer.Stats(), Counts: g.Stats.counts()}
 	for _, l := range g.lanes {
-		user, _, _ := strings.Cut(l.name, "/")
-		s.Lanes = append(s.Lanes, LaneSnapshot{Name: l.name, User: user, Waiting: l.buffer.Len(l.name), Pace: time.Duration(l.paceShown.Load())})
+		s.Lanes = append(s.Lanes, LaneSnapshot{Name: l.name, User: l.user, Waiting: l.buffer.Len(l.name), Pace: l.bucket.interval()})
 	}
 	wait.Wait()
 	for _, b := range g.buses {

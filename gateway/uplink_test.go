@@ -24,11 +24,18 @@ type platform struct {
 	got    []string
 }
 
-func (p *platform) Publish(ctx context.Context, records []Record) (int, error) {
+func (p *platform) Await(ctx context.Context, _ RecordKind, _ bool) error {
 	for p.online != nil && !p.online(time.Since(p.start)) {
 		if sleep(ctx, 100*time.Millisecond); ctx.Err() != nil {
-			return 0, ctx.Err()
+			return ctx.Err()
 		}
+	}
+	return nil
+}
+
+func (p *platform) Publish(ctx context.Context, records []Record) (int, error) {
+	if err := p.Await(ctx, 0, false); err != nil {
+		return 0, err
 	}
 	for i, r := range records {
 		elapsed := time.Since(p.start)
@@ -38,12 +45,22 @@ func (p *platform) Publish(ctx context.Context, records []Record) (int, error) {
 			}
 		}
 		line := fmt.Sprint(elapsed)
+		if r.Name != "" {
+			line += " " + r.Name
+		}
 		for _, a := range r.Values {
 			line += fmt.Sprintf(" %s=%s", a.Name, a.Value)
 		}
 		p.got = append(p.got, line)
 	}
 	return len(records), nil
+}
+
+func newTestLane(p Uplink, store *buffer.Buffer, kind RecordKind, interval, backlog time.Duration) *lane {
+	return &lane{
+		name: LaneName("u", kind), user: "u", kind: kind, uplink: p, buffer: store, stats: &Stats{}, log: slog.New(slog.DiscardHandler),
+		bucket: &bucket{pace: pace{interval: interval}, backlog: backlog},
+	}
 }
 
 // uplinked runs one lane for a time, while feed appends reports to it, and gives
@@ -56,7 +73,7 @@ func uplinked(t *testing.T, p *platform, interval, backlog, duration time.Durati
 	}
 	defer store.Close()
 	p.start = time.Now()
-	l := &lane{name: "u", uplink: p, buffer: store, stats: &Stats{}, log: slog.New(slog.DiscardHandler), pace: pace{interval: interval}, backlog: backlog}
+	l := newTestLane(p, store, ReportRecord, interval, backlog)
 	ctx, cancel := context.WithTimeout(t.Context(), duration)
 	defer cancel()
 	var feeder sync.WaitGroup
@@ -214,7 +231,7 @@ func TestAnUnreadableRecordDoesNotBlock(t *testing.T) {
 		r := Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"p", IntValue(1)}}}
 		store.Append("u", buffer.Attributes, r.Time, []byte{99, 1, 2})
 		store.Append("u", buffer.Attributes, r.Time, AppendRecord(nil, &r))
-		l := &lane{name: "u", uplink: p, buffer: store, stats: &Stats{}, log: slog.New(slog.DiscardHandler), pace: pace{interval: time.Second}}
+		l := newTestLane(p, store, ReportRecord, time.Second, 0)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		l.run(ctx)
@@ -252,7 +269,7 @@ func TestOnlyTheRefusedAttributeIsPutAside(t *testing.T) {
 			after := Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"b", IntValue(1)}}}
 			store.Append("u", buffer.Attributes, wide.Time, AppendRecord(nil, &wide))
 			store.Append("u", buffer.Attributes, after.Time, AppendRecord(nil, &after))
-			l := &lane{name: "u", uplink: p, buffer: store, stats: &Stats{}, log: slog.New(slog.DiscardHandler), pace: pace{interval: time.Second}}
+			l := newTestLane(p, store, ReportRecord, time.Second, 0)
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
 			l.run(ctx)

@@ -20,6 +20,8 @@ func (c cloudScript) Publish(ctx context.Context, records []Record) (int, error)
 	return c(ctx, records)
 }
 
+func (c cloudScript) Await(context.Context, RecordKind, bool) error { return nil }
+
 // away is what a loop does when it hangs: nothing, for good.
 func away(ctx context.Context) { <-ctx.Done() }
 

@@ -61,7 +61,7 @@ func serve(ctx context.Context, s *gateway.Site, log *slog.Logger, adjust func(*
 func openBuffer(s *gateway.Site, log *slog.Logger) (*buffer.Buffer, error) {
 	options := buffer.Options{
 		MaxSize: int64(s.Buffer.MaxSize), Flush: s.Buffer.Flush, MaxAge: s.Buffer.MaxAge, MinFreeDisk: int64(s.Buffer.MinFreeDisk),
-		Preallocate: true, Log: log,
+		Preallocate: true, Gaps: true, Log: log,
 	}
 	if s.Buffer.WhenFull == "stop-new" {
 		options.WhenFull = buffer.StopNew

@@ -3,6 +3,7 @@ package cloud
 import (
 	"log/slog"
 	"sync"
+	"time"
 )
 
 // What counts as delivered: the settings of confirm, and the modes in force.
@@ -16,14 +17,24 @@ const (
 // platform does not answer.
 const silencesToPuback = 3
 
-// confirmation decides, for one username, what counts as delivered.
+// A platform whose answers were seen may be down for a while; what it does not
+// answer then is kept and sent again. Only when it has answered nothing for
+// goneAfter, and to at least goneSilences messages, its answers are switched off.
+const (
+	goneAfter    = 30 * time.Minute
+	goneSilences = 20
+)
+
+// confirmation decides, for one topic of one username, what counts as delivered.
 type confirmation struct {
 	setting string
+	topic   string // of the answers
 	log     *slog.Logger
 
 	mu       sync.Mutex
-	seen     bool // an answer, ever
-	silences int  // messages without one, before that
+	seen     bool      // an answer, and they have not stopped since
+	silences int       // messages without one
+	since    time.Time // of the first of them
 }
 
 // mode is what counts as delivered now.
@@ -46,13 +57,10 @@ func (c *confirmation) mode() string {
 func (c *confirmation) heard() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.seen {
-		return
+	if c.setting == byAuto && !c.seen && c.silences >= silencesToPuback {
+		c.log.Info("the platform answers: messages count as delivered when it says so", "topic", c.topic)
 	}
-	c.seen = true
-	if c.setting == byAuto && c.silences >= silencesToPuback {
-		c.log.Info("the platform answers: reports count as delivered when it says so")
-	}
+	c.seen, c.silences = true, 0
 }
 
 // silence notes that a message stayed without an answer, and tells whether its
@@ -60,11 +68,19 @@ func (c *confirmation) heard() {
 func (c *confirmation) silence() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.setting != byAuto || c.seen {
+	if c.silences++; c.silences == 1 {
+		c.since = time.Now()
+	}
+	if c.setting != byAuto {
 		return false
 	}
-	if c.silences++; c.silences == silencesToPuback {
-		c.log.Info("the platform sends no answers: reports count as delivered when the broker has them (PUBACK)")
+	if c.seen && c.silences >= goneSilences && time.Since(c.since) >= goneAfter {
+		c.seen = false
+		c.log.Warn("the platform answers no more: messages count as delivered when the broker has them (PUBACK)", "topic", c.topic, "silent", time.Since(c.since).Round(time.Second))
+		return true
 	}
-	return true
+	if !c.seen && c.silences == silencesToPuback {
+		c.log.Info("the platform sends no answers: messages count as delivered when the broker has them (PUBACK)", "topic", c.topic)
+	}
+	return !c.seen
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,12 +12,14 @@ import (
 	"sluice/gateway"
 )
 
-// lane is one topic that we publish on and the topic of its answers. Answers
-// carry no id, so it counts how many may still come: an answer belongs to the
-// message in flight only when no other can be on its way.
+// lane is one kind of message that we publish and the topic of its answers.
+// Answers carry no id, so it counts how many may still come: an answer belongs
+// to the message in flight only when no other can be on its way, or when all
+// that can are answers to copies of the same message.
 type lane struct {
+	up       Kind
 	topic    string
-	response string
+	response string        // "" where there are no answers
 	timeout  time.Duration // for an answer, from the PUBACK
 	confirm  *confirmation
 
@@ -25,29 +28,51 @@ type lane struct {
 	// Of the holder of turn.
 	late    bool     // the last confirmed report was late
 	unacked *message // left without a PUBACK by an earlier Publish
+	cut     bool     // the last message was left by a connection that was lost
 
 	answers chan answer   // to the message in flight
 	settled chan struct{} // told when owed becomes 0
 
 	mu      sync.Mutex
-	current *message  // in flight, waiting for its answer
-	owed    int       // answers that may still come
-	quiet   time.Time // when none can come any more
+	current *message        // in flight, waiting for its answer
+	owed    int             // answers that may still come
+	quiet   time.Time       // when none can come any more
+	asked   *gateway.Record // all of them are to copies of this one; nil: they are not
 }
 
 func newLane(up, down Kind, user string, timeout time.Duration, confirm *confirmation) *lane {
 	return &lane{
-		topic: up.Topic(user), response: down.Topic(user), timeout: timeout, confirm: confirm,
+		up: up, topic: up.Topic(user), response: down.Topic(user), timeout: timeout, confirm: confirm,
 		turn: make(chan struct{}, 1), answers: make(chan answer, 1), settled: make(chan struct{}, 1),
 	}
 }
 
-// send puts a message on its way and expects an answer to it.
-func (n *lane) send(ctx context.Context, l *link, payload []byte, wait bool) (*message, error) {
-	m := &message{topic: n.topic, payload: payload, link: l, sent: make(chan struct{})}
+// topicOf is where a record goes.
+func (n *lane) topicOf(user string, r *gateway.Record) string {
+	if n.up == Data {
+		return Data.Stream(user, r.Name)
+	}
+	return n.topic
+}
+
+// packet is a message to be sent.
+type packet struct {
+	topic   string
+	payload []byte
+}
+
+// send puts a message on its way and expects an answer to it. of is the record
+// that it holds completely, and whose answer is waited for; else nil.
+func (n *lane) send(ctx context.Context, l *link, p packet, of *gateway.Record, wait bool) (*message, error) {
+	m := &message{topic: p.topic, payload: p.payload, link: l, sent: make(chan struct{})}
 	n.mu.Lock()
 	if n.unacked == nil && !time.Now().Before(n.quiet) {
 		n.owed = 0
+	}
+	if n.owed == 0 {
+		n.asked = of
+	} else if !same(of, n.asked) {
+		n.asked = nil
 	}
 	n.owed++
 	if wait {
@@ -115,7 +140,8 @@ func (n *lane) settle(ctx context.Context, l *link) error {
 		}
 		select {
 		case <-n.settled:
-		case <-time.After(left):
+		case <-time.After(min(left, gateway.TurnEvery)):
+			gateway.Turn(ctx)
 		case <-l.lost:
 			return l.err
 		case <-ctx.Done():
@@ -147,11 +173,11 @@ func (n *lane) hear(a answer) {
 	if n.owed == 0 {
 		return
 	}
-	n.owed--
-	if n.owed > 0 {
+	if n.owed--; n.owed == 0 {
+		tell(n.settled, struct{}{})
+	} else if n.asked == nil {
 		return
 	}
-	tell(n.settled, struct{}{})
 	if n.current != nil && n.current == m {
 		tell(n.answers, a)
 	}
@@ -164,24 +190,27 @@ func tell[T any](c chan T, v T) {
 	}
 }
 
-// ask sends one message alone and waits until it is confirmed.
-func (n *lane) ask(ctx context.Context, l *link, payload []byte) error {
-	if n.confirm.mode() == byResponse {
+// ask sends one message alone and waits until it is confirmed. of is the record
+// that it holds completely; nil where it is only a part.
+func (n *lane) ask(ctx context.Context, l *link, p packet, of *gateway.Record) error {
+	if n.confirm.mode() == byResponse && !n.copies(of) {
 		if err := n.settle(ctx, l); err != nil {
 			return err
 		}
 	}
+	n.cut = false
 	select { // an answer that an earlier Publish left behind
 	case <-n.answers:
 	default:
 	}
 	defer n.finish()
-	m, err := n.send(ctx, l, payload, true)
+	m, err := n.send(ctx, l, p, of, true)
 	if err != nil {
 		return err
 	}
 	if err := n.acked(ctx, l, m); err != nil {
-		return err
+		n.cut = true
+		return lost(err)
 	}
 	timer := time.NewTimer(n.timeout)
 	defer timer.Stop()
@@ -192,9 +221,9 @@ func (n *lane) ask(ctx context.Context, l *link, payload []byte) error {
 		if n.confirm.silence() {
 			return nil
 		}
-		return fmt.Errorf("no answer on %s within %s", n.response, n.timeout)
+		return outcome{fmt.Errorf("no answer on %s within %s", n.response, n.timeout), gateway.ErrUnanswered}
 	case <-l.lost:
-		err = l.err
+		n.cut, err = true, lost(l.err)
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
@@ -204,20 +233,39 @@ func (n *lane) ask(ctx context.Context, l *link, payload []byte) error {
 	return nil // the broker has it, and no answer was ever seen
 }
 
+// lost says of an error that the message was in flight.
+func lost(err error) error { return outcome{err, gateway.ErrLost} }
+
+// outcome is an error that says what became of a message.
+type outcome struct {
+	error
+	kind error
+}
+
+// Is tells the kind.
+func (o outcome) Is(target error) bool { return target == o.kind }
+
+// Unwrap gives the error itself.
+func (o outcome) Unwrap() error { return o.error }
+
+// copies tells whether all answers that may still come are to copies of this
+// record that a lost connection has left: then any of them says what became of
+// it, and there is nothing to hold off for. After a silence there is all the
+// same, so that a slow platform is not asked faster and faster.
+func (n *lane) copies(of *gateway.Record) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cut && same(of, n.asked)
+}
+
+// same tells whether two records hold the same.
+func same(a, b *gateway.Record) bool {
+	return a != nil && b != nil && a.Kind == b.Kind && a.Time.Equal(b.Time) && a.ID == b.ID && a.Name == b.Name &&
+		slices.EqualFunc(a.Values, b.Values, func(x, y gateway.Attribute) bool { return x.Name == y.Name && x.Value.Equal(y.Value) })
+}
+
 func (n *lane) finish() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.current = nil
-}
-
-// encode gives the messages of a record that is sent now, and whether it is
-// late. The report after a late one still carries its time, so that the reader
-// sees the time return to now.
-func (n *lane) encode(list [][]byte, r gateway.Record, afterLate bool, lateTS string) (_ [][]byte, late bool, _ error) {
-	late = time.Since(r.Time) > lateAfter
-	if !late && !afterLate {
-		lateTS = ""
-	}
-	list, err := appendReport(list, r, lateTS)
-	return list, late, err
 }

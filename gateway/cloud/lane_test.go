@@ -55,9 +55,12 @@ func testLane(setting string) *lane {
 // asking asks in the background; the error comes by the channel.
 func asking(ctx context.Context, n *lane, l *link, payload string) <-chan error {
 	result := make(chan error, 1)
-	go func() { result <- n.ask(ctx, l, []byte(payload)) }()
+	go func() { result <- n.ask(ctx, l, packet{n.topic, []byte(payload)}, named(payload)) }()
 	return result
 }
+
+// named is the record that a payload of these tests stands for.
+func named(payload string) *gateway.Record { return &gateway.Record{Name: payload} }
 
 func TestMessageIsConfirmedByItsAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -162,6 +165,84 @@ func TestMessageLeftWithoutPubackHoldsTheNextConnectionOff(t *testing.T) {
 	})
 }
 
+// TestTheSameMessageGoesOutAtOnceAfterAReconnect: any answer is an answer to it,
+// also to the copy that the lost connection took along. What follows is held off.
+func TestTheSameMessageGoesOutAtOnceAfterAReconnect(t *testing.T) {
+	for _, acked := range []bool{false, true} {
+		for _, both := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				n := testLane(byResponse)
+				l, received := wire()
+				result := asking(t.Context(), n, l, "1")
+				if m := <-received; acked {
+					puback(m)
+					synctest.Wait()
+				}
+				l.fail(errors.New("EOF"))
+				if err := <-result; !errors.Is(err, gateway.ErrLost) {
+					t.Errorf("error is %v", err)
+				}
+				time.Sleep(time.Second)
+				l, received = wire()
+				defer l.fail(errors.New("end"))
+				result = asking(t.Context(), n, l, "1")
+				m := <-received
+				if waited := time.Since(l.since); waited != 0 {
+					t.Errorf("sent again %v after the connection", waited)
+				}
+				puback(m)
+				synctest.Wait()
+				n.hear(answer{})
+				if err := <-result; err != nil {
+					t.Error(err)
+				}
+				if both {
+					n.hear(answer{})
+				}
+				result = asking(t.Context(), n, l, "2")
+				m = <-received
+				if waited := time.Since(l.since); both != (waited == 0) || waited > 10*time.Second {
+					t.Errorf("with both answers: %v, and what follows is sent %v after the connection", both, waited)
+				}
+				puback(m)
+				synctest.Wait()
+				n.hear(answer{code: 7})
+				var refusal *gateway.Refusal
+				if err := <-result; !errors.As(err, &refusal) {
+					t.Errorf("error is %v", err)
+				}
+			})
+		}
+	}
+}
+
+// TestAutoFallsBackWhenAnswersHaveStoppedForGood, and not before.
+func TestAutoFallsBackWhenAnswersHaveStoppedForGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := testLane(byAuto)
+		n.hear(answer{})
+		l, received := wire()
+		defer l.fail(errors.New("end"))
+		begin := time.Now()
+		for {
+			result := asking(t.Context(), n, l, "x")
+			puback(<-received)
+			if err := <-result; err == nil {
+				break
+			} else if !errors.Is(err, gateway.ErrUnanswered) {
+				t.Fatal(err)
+			}
+		}
+		if waited := time.Since(begin); waited < goneAfter || waited > goneAfter+time.Minute || n.confirm.mode() != byPuback {
+			t.Errorf("mode is %s after %v", n.confirm.mode(), waited)
+		}
+		n.hear(answer{})
+		if n.confirm.mode() != byResponse {
+			t.Error("an answer does not bring them back")
+		}
+	})
+}
+
 func TestBrokerThatLeavesOutAPubackLosesTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := testLane(byPuback)
@@ -197,7 +278,7 @@ func TestPubackThatCameBeforeTheEndCounts(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			l, received := wire()
 			n := testLane(byPuback)
-			m, err := n.send(t.Context(), l, []byte("1"), false)
+			m, err := n.send(t.Context(), l, packet{n.topic, []byte("1")}, nil, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -346,7 +427,7 @@ func schedule(t *testing.T, seed uint64, messages int, p *platform) (lost int) {
 		go p.serve(l, received)
 		for i := range messages {
 			payload := strconv.Itoa(i)
-			for p.lane.ask(t.Context(), l, []byte(payload)) != nil {
+			for p.lane.ask(t.Context(), l, packet{p.lane.topic, []byte(payload)}, named(payload)) != nil {
 				select {
 				case <-l.lost:
 					time.Sleep(time.Second)
@@ -367,7 +448,7 @@ func schedule(t *testing.T, seed uint64, messages int, p *platform) (lost int) {
 
 func TestRandomSchedulesLoseNothing(t *testing.T) {
 	const messages = 20
-	for seed := range uint64(1000) {
+	for seed := range uint64(10_000) {
 		var p platform
 		if lost := schedule(t, seed, messages, &p); lost > 0 {
 			t.Fatalf("schedule %d: %d messages were confirmed, but not stored", seed, lost)

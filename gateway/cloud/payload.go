@@ -62,6 +62,45 @@ func appendReport(list [][]byte, r gateway.Record, lateTS string) ([][]byte, err
 	return appendReport(list, second, lateTS)
 }
 
+// appendEvent appends the message of an event to list. Its id and, if late, the
+// time at which it happened go with its params, before any of the same name.
+func appendEvent(list [][]byte, r *gateway.Record, idKey string, late bool) ([][]byte, error) {
+	payload := append(make([]byte, 0, 32*len(r.Values)+128), `{"method":`...)
+	payload = append(appendString(payload, r.Name), `,"params":{`...)
+	start := len(payload)
+	if idKey != "" && r.ID != "" {
+		payload = appendKey(payload, false, idKey)
+		payload = appendString(payload, r.ID)
+	}
+	late = late && !r.Time.IsZero()
+	if late {
+		payload = appendKey(payload, len(payload) > start, eventTime)
+		payload = strconv.AppendInt(payload, r.Time.UnixMilli(), 10)
+	}
+	for _, a := range r.Values {
+		if sendable(a.Value) && (a.Name != idKey || r.ID == "") && (a.Name != eventTime || !late) {
+			payload = appendKey(payload, len(payload) > start, a.Name)
+			payload = appendValue(payload, a.Value)
+		}
+	}
+	payload = append(payload, "}}"...)
+	if len(payload) > MaxMessage {
+		return nil, &gateway.Refusal{Reason: fmt.Sprintf("event %s takes %d bytes, a message holds %d", r.Name, len(payload), MaxMessage)}
+	}
+	return append(list, payload), nil
+}
+
+// eventTime is the param with the time (ms) of an event that is late.
+const eventTime = "ts"
+
+// appendStream appends the message of a stream to list: its body as it is.
+func appendStream(list [][]byte, r *gateway.Record) ([][]byte, error) {
+	if len(r.Body) > MaxMessage {
+		return nil, &gateway.Refusal{Reason: fmt.Sprintf("stream %s has %d bytes, a message holds %d", r.Name, len(r.Body), MaxMessage)}
+	}
+	return append(list, r.Body), nil
+}
+
 func sendable(v gateway.Value) bool {
 	switch v.Kind() {
 	case gateway.None:

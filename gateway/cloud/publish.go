@@ -23,21 +23,16 @@ func (s *Session) Publish(ctx context.Context, records []gateway.Record) (int, e
 	if lane == nil {
 		return 0, &gateway.Refusal{Reason: fmt.Sprintf("a record of kind %d has no topic", records[0].Kind)}
 	}
-	select {
-	case lane.turn <- struct{}{}:
-		defer func() { <-lane.turn }()
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-	l, err := s.connection(ctx)
+	l, err := s.enter(ctx, lane)
 	if err != nil {
 		return 0, err
 	}
+	defer lane.leave()
 	n := 0
 	for n < len(records) && err == nil {
 		var confirmed int
 		gateway.Turn(ctx)
-		if s.confirm.mode() == byPuback {
+		if lane.confirm.mode() == byPuback {
 			confirmed, err = s.stream(ctx, l, lane, records[n:])
 		} else {
 			confirmed, err = s.single(ctx, l, lane, records[n])
@@ -48,6 +43,48 @@ func (s *Session) Publish(ctx context.Context, records []gateway.Record) (int, e
 	return n, s.explain(lane, err)
 }
 
+// Await returns when there is a connection, and no answer can come any more that
+// would be taken for the next record's.
+func (s *Session) Await(ctx context.Context, kind gateway.RecordKind, repeat bool) error {
+	lane := s.lanes[kind]
+	if lane == nil {
+		return nil // Publish will say so
+	}
+	for {
+		l, err := s.enter(ctx, lane)
+		if err != nil {
+			return err
+		}
+		if lane.confirm.mode() == byResponse && !(repeat && lane.cut) {
+			err = lane.settle(ctx, l)
+		}
+		lane.leave()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// enter makes the caller the one that is at work on a lane, on a connection.
+func (s *Session) enter(ctx context.Context, n *lane) (*link, error) {
+	for {
+		select {
+		case n.turn <- struct{}{}:
+			l, err := s.connection(ctx)
+			if err != nil {
+				n.leave()
+			}
+			return l, err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(gateway.TurnEvery):
+			gateway.Turn(ctx)
+		}
+	}
+}
+
+func (n *lane) leave() { <-n.turn }
+
 // explain says what was tried; what the platform itself said stays as it is.
 func (s *Session) explain(lane *lane, err error) error {
 	var refusal *gateway.Refusal
@@ -57,19 +94,47 @@ func (s *Session) explain(lane *lane, err error) error {
 	return fmt.Errorf("publish to %s: %w", lane.topic, err)
 }
 
+// encode gives the messages of a record that is sent now, and whether it is
+// late. The report after a late one still carries its time, so that the reader
+// sees the time return to now.
+func (s *Session) encode(n *lane, r *gateway.Record, afterLate bool) (packets []packet, late bool, err error) {
+	late = time.Since(r.Time) > lateAfter
+	var payloads [][]byte
+	switch n.up {
+	case EventReport:
+		payloads, err = appendEvent(nil, r, s.eventID, late && s.lateTS != "")
+	case Data:
+		payloads, err = appendStream(nil, r)
+	default:
+		key := s.lateTS
+		if !late && !afterLate {
+			key = ""
+		}
+		payloads, err = appendReport(nil, *r, key)
+	}
+	for _, payload := range payloads {
+		packets = append(packets, packet{n.topicOf(s.user, r), payload})
+	}
+	return packets, late, err
+}
+
 // single sends one record and waits until the platform has answered each of its
 // messages, or the time for that is over.
 func (s *Session) single(ctx context.Context, l *link, lane *lane, r gateway.Record) (int, error) {
-	payloads, late, err := lane.encode(nil, r, lane.late, s.lateTS)
+	packets, late, err := s.encode(lane, &r, lane.late)
 	if err != nil {
 		return 0, err
 	}
-	for i, payload := range payloads {
+	whole := &r
+	if len(packets) > 1 {
+		whole = nil
+	}
+	for i, p := range packets {
 		if err := s.breathe(ctx, i); err != nil {
 			return 0, err
 		}
 		gateway.Turn(ctx)
-		if err := lane.ask(ctx, l, payload); err != nil {
+		if err := lane.ask(ctx, l, p, whole); err != nil {
 			return 0, err
 		}
 	}
@@ -98,7 +163,7 @@ func (s *Session) stream(ctx context.Context, l *link, lane *lane, records []gat
 	next, confirmed, afterLate := 0, 0, lane.late
 	var stop error
 	for {
-		for stop == nil && next < len(records) && len(flying) < s.window && s.confirm.mode() == byPuback {
+		for stop == nil && next < len(records) && len(flying) < s.window && lane.confirm.mode() == byPuback {
 			f, err := s.launch(ctx, l, lane, records[next], afterLate)
 			if stop = err; err == nil {
 				flying, afterLate = append(flying, f), f.late
@@ -112,7 +177,7 @@ func (s *Session) stream(ctx context.Context, l *link, lane *lane, records []gat
 		for _, m := range flying[0].messages {
 			if err := lane.acked(ctx, l, m); err != nil {
 				lane.unacked = newest(flying)
-				return confirmed, err
+				return confirmed, lost(err)
 			}
 		}
 		lane.late = flying[0].late
@@ -123,14 +188,14 @@ func (s *Session) stream(ctx context.Context, l *link, lane *lane, records []gat
 
 // launch sends the messages of one record without waiting for anything.
 func (s *Session) launch(ctx context.Context, l *link, lane *lane, r gateway.Record, afterLate bool) (flight, error) {
-	payloads, late, err := lane.encode(nil, r, afterLate, s.lateTS)
+	packets, late, err := s.encode(lane, &r, afterLate)
 	f := flight{late: late}
-	for i := 0; err == nil && i < len(payloads); i++ {
+	for i := 0; err == nil && i < len(packets); i++ {
 		if err = s.breathe(ctx, i); err != nil {
 			break
 		}
 		var m *message
-		if m, err = lane.send(ctx, l, payloads[i], false); err == nil {
+		if m, err = lane.send(ctx, l, packets[i], nil, false); err == nil {
 			f.messages = append(f.messages, m)
 		}
 	}

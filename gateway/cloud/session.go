@@ -32,7 +32,8 @@ type Session struct {
 	user     string
 	password string
 	clientID string
-	lateTS   string
+	lateTS   string // "": no times
+	eventID  string // "": no ids
 	log      *slog.Logger
 	window   int           // records in flight at puback
 	pace     time.Duration // between the messages of one record
@@ -41,7 +42,6 @@ type Session struct {
 	lanes     map[gateway.RecordKind]*lane
 	inbound   []subscription
 	down      *downlinks
-	confirm   *confirmation
 	confirmed atomic.Uint64
 	retained  atomic.Uint64
 
@@ -90,17 +90,27 @@ func New(c Config) (*Session, error) {
 	if s.cloud.LateTS != "none" {
 		s.lateTS = s.cloud.LateTS
 	}
-	s.confirm = &confirmation{setting: orDefault(s.cloud.Confirm, byAuto), log: s.log}
+	if s.cloud.EventID != "none" {
+		s.eventID = orDefault(s.cloud.EventID, "event_id")
+	}
 	s.outage.begin(time.Now())
-	reports := newLane(Attributes, AttributesResponse, s.user, s.cloud.ConfirmTimeout, s.confirm)
-	events := newLane(EventReport, EventResponse, s.user, s.cloud.ConfirmTimeout, s.confirm)
-	s.lanes = map[gateway.RecordKind]*lane{gateway.ReportRecord: reports}
-	s.inbound = []subscription{
-		{reports.response, s.confirm.setting == byResponse, func(payload []byte) { reports.hear(parseAnswer(payload)) }},
-		{events.response, s.confirm.setting == byResponse, func(payload []byte) { events.hear(parseAnswer(payload)) }},
+	s.lanes = map[gateway.RecordKind]*lane{
+		gateway.ReportRecord: s.answered(Attributes, AttributesResponse),
+		gateway.EventRecord:  s.answered(EventReport, EventResponse),
+		gateway.StreamRecord: newLane(Data, "", s.user, 0, &confirmation{setting: byPuback}),
 	}
 	s.inbound = append(s.inbound, s.down.subscriptions(s.user, c.Streams)...)
 	return s, nil
+}
+
+// answered makes a lane whose messages the platform may answer, and listens to
+// the answers. Whether it does is found out for each topic, since the platform
+// can be told to answer one and not the other.
+func (s *Session) answered(up, down Kind) *lane {
+	confirm := &confirmation{setting: orDefault(s.cloud.Confirm, byAuto), topic: down.Topic(s.user), log: s.log}
+	n := newLane(up, down, s.user, s.cloud.ConfirmTimeout, confirm)
+	s.inbound = append(s.inbound, subscription{n.response, confirm.setting == byResponse, func(payload []byte) { n.hear(parseAnswer(payload)) }})
+	return n
 }
 
 func orDefault[T comparable](v, otherwise T) T {
@@ -202,16 +212,25 @@ type Status struct {
 	Connected time.Time // since when; zero while there is no connection
 	Err       error     // why there is none
 	Confirmed uint64    // records
-	Mode      string    // what counts as delivered: puback, response, or auto while that is open
+	Mode      string    // what counts as a delivered report: puback, response, or auto while that is open
 	Retained  uint64    // downlinks that were ignored because the broker had kept them
 	Dropped   uint64    // downlinks that came faster than they could be read
+}
+
+// Mode is what counts as delivered for records of a kind: puback, response, or
+// auto while that is open.
+func (s *Session) Mode(kind gateway.RecordKind) string {
+	if n := s.lanes[kind]; n != nil {
+		return n.confirm.mode()
+	}
+	return ""
 }
 
 // Status tells how the session is.
 func (s *Session) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	status := Status{Err: s.lastErr, Confirmed: s.confirmed.Load(), Mode: s.confirm.mode(), Retained: s.retained.Load(), Dropped: s.down.dropped.Load()}
+	status := Status{Err: s.lastErr, Confirmed: s.confirmed.Load(), Mode: s.Mode(gateway.ReportRecord), Retained: s.retained.Load(), Dropped: s.down.dropped.Load()}
 	if s.current != nil {
 		status.Connected = s.current.since
 	}

@@ -20,7 +20,6 @@ var unbuilt = map[string][]string{
 	"Cloud.backlog":    {"replay"},
 	"Cloud.history":    {"reported"},
 	"Cloud.on_connect": {"report"},
-	"Cloud.event_id":   {"event_id", "none"},
 	"Cloud.quality":    {"none"},
 	"Cloud.own_events": {"none"},
 	"Cloud.status":     nil,

@@ -1,0 +1,78 @@
+package buffer
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestAGapBecomesAnEventInOneStep: what the event says is what was dropped,
+// whatever is lost meanwhile, and also when it grows in memory.
+func TestAGapBecomesAnEventInOneStep(t *testing.T) {
+	path := newPath(t)
+	var failing atomic.Bool // then all stays in memory, and that is too much
+	fail := func() error {
+		if failing.Load() {
+			return errDisk
+		}
+		return nil
+	}
+	b := open(t, path, Options{MaxMemory: 64 << 10, Gaps: true, Flush: time.Hour, fail: fail})
+	lose := func() {
+		for range 2000 {
+			b.Append("l", Attributes, noon, make([]byte, 100))
+		}
+	}
+	failing.Store(true)
+	lose()
+	told := 0
+	replace := func() bool {
+		done, err := b.ReplaceGap("l", "l/events", func(g Loss) []byte {
+			told += g.Records
+			return []byte("event")
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return done
+	}
+	if peek(t, b, "l", 1); !replace() || replace() {
+		t.Fatal("one gap at the front, and then no more")
+	}
+	lose()
+	for {
+		got := peek(t, b, "l", 1)
+		if len(got) == 0 {
+			break
+		}
+		if got[0].Class != Gap {
+			b.Ack("l", got[0].Seq)
+		} else if !replace() {
+			t.Fatal("a gap that is no gap")
+		}
+	}
+	if dropped := int(b.Stats().Dropped.Memory); told != dropped || dropped == 0 {
+		t.Errorf("told %d, dropped %d", told, dropped)
+	}
+	failing.Store(false)
+	syncNow(t, b)
+	closeNow(t, b)
+	b = open(t, path, Options{Gaps: true})
+	if done, err := b.ReplaceGap("l", "l/events", nil); done || err != nil {
+		t.Errorf("a gap is there again: %v, %v", done, err)
+	}
+	if got := peek(t, b, "l/events", 10); len(got) < 1 || string(got[0].Data) != "event" {
+		t.Errorf("events are %v", got)
+	}
+}
+
+func TestAGapThatNobodyWantsToKnowOfGoes(t *testing.T) {
+	b := open(t, newPath(t), Options{MaxMemory: 64 << 10, Gaps: true, Flush: time.Hour})
+	b.Append("l", Attributes, noon, make([]byte, 1<<20)) // refused: too large
+	if done, err := b.ReplaceGap("l", "l/events", func(Loss) []byte { return nil }); !done || err != nil {
+		t.Errorf("%v, %v", done, err)
+	}
+	if b.Len("l") != 0 || b.Len("l/events") != 0 {
+		t.Errorf("%d and %d wait", b.Len("l"), b.Len("l/events"))
+	}
+}

@@ -1,0 +1,103 @@
+package cloud_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/gateway"
+	"sluice/gateway/cloud"
+	"sluice/gateway/cloud/twin"
+)
+
+func overTemp(at time.Time) gateway.Record {
+	return gateway.Record{Kind: gateway.EventRecord, Time: at, Name: "over_temp", ID: "k3v9", Severity: gateway.Alarm, Values: []gateway.Attribute{
+		{Name: "temp", Value: gateway.Float32Value(91.5)}, {Name: "zone", Value: gateway.TextValue("3")},
+	}}
+}
+
+func TestEventsCarryTheirIDAndTheirTimeWhenLate(t *testing.T) {
+	long := time.UnixMilli(1_750_234_507_181)
+	for _, c := range []struct {
+		name   string
+		change func(*cloud.Config)
+		at     time.Time
+		want   string
+	}{
+		{"live", nil, time.Now(), `{"method":"over_temp","params":{"event_id":"k3v9","temp":91.5,"zone":"3"}}`},
+		{"late", func(c *cloud.Config) { c.Cloud.LateTS = "sample_ts" }, long, `{"method":"over_temp","params":{"event_id":"k3v9","ts":1750234507181,"temp":91.5,"zone":"3"}}`},
+		{"no times", func(c *cloud.Config) { c.Cloud.LateTS = "none" }, long, `{"method":"over_temp","params":{"event_id":"k3v9","temp":91.5,"zone":"3"}}`},
+		{"renamed", func(c *cloud.Config) { c.Cloud.EventID = "uid" }, time.Now(), `{"method":"over_temp","params":{"uid":"k3v9","temp":91.5,"zone":"3"}}`},
+		{"a param of that name", func(c *cloud.Config) { c.Cloud.EventID = "zone" }, time.Now(), `{"method":"over_temp","params":{"zone":"k3v9","temp":91.5}}`},
+		{"no ids", func(c *cloud.Config) { c.Cloud.EventID = "none" }, time.Now(), `{"method":"over_temp","params":{"temp":91.5,"zone":"3"}}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tw := startTwin(t, twin.Options{Respond: true})
+			s, _ := run(t, settings(tw.URL(), "response", c.change), nil)
+			if n, err := s.Publish(t.Context(), []gateway.Record{overTemp(c.at)}); n != 1 || err != nil {
+				t.Fatal(n, err)
+			}
+			got := tw.Received(user)
+			if len(got) != 1 || got[0].Topic != "event_report/plant1" || string(got[0].Payload) != c.want {
+				t.Errorf("got %s %s, want %s", got[0].Topic, got[0].Payload, c.want)
+			}
+		})
+	}
+}
+
+func TestEventsAreConfirmedByTheirOwnAnswers(t *testing.T) {
+	tw := startTwin(t, twin.Options{Respond: true})
+	tw.SetFaults(twin.Faults{DropAnswers: true})
+	s, _ := run(t, settings(tw.URL(), "response", impatient), nil)
+	n, err := s.Publish(t.Context(), []gateway.Record{overTemp(time.Now())})
+	if n != 0 || !errors.Is(err, gateway.ErrUnanswered) || !strings.Contains(err.Error(), "publish to event_report/plant1: no answer on event_response/plant1") {
+		t.Errorf("%d confirmed, %v", n, err)
+	}
+	tw.SetFaults(twin.Faults{})
+	if n, err := s.Publish(t.Context(), []gateway.Record{overTemp(time.Now())}); n != 1 || err != nil {
+		t.Errorf("%d confirmed, %v", n, err)
+	}
+}
+
+// TestEachTopicFindsOutForItselfWhetherItIsAnswered: the platform answers
+// reports, and has no answers to events switched on.
+func TestEachTopicFindsOutForItselfWhetherItIsAnswered(t *testing.T) {
+	tw := startTwin(t, twin.Options{Respond: true})
+	s, book := run(t, settings(tw.URL(), "auto", func(c *cloud.Config) { c.Cloud.ConfirmTimeout = 50 * time.Millisecond }), nil)
+	if n, err := s.Publish(t.Context(), numbered(0, 1)); n != 1 || err != nil || s.Mode(gateway.ReportRecord) != "response" {
+		t.Fatal(n, err, s.Mode(gateway.ReportRecord))
+	}
+	tw.SetRespond(false)
+	for range 4 {
+		if n, err := s.Publish(t.Context(), []gateway.Record{overTemp(time.Now())}); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if s.Mode(gateway.ReportRecord) != "response" || s.Mode(gateway.EventRecord) != "puback" || !strings.Contains(book.String(), "topic=event_response/plant1") {
+		t.Errorf("reports: %s, events: %s, log:\n%s", s.Mode(gateway.ReportRecord), s.Mode(gateway.EventRecord), book)
+	}
+}
+
+func TestStreamsGoAsTheyAreAndNeedNoAnswer(t *testing.T) {
+	tw := startTwin(t, twin.Options{Respond: true})
+	s, _ := run(t, settings(tw.URL(), "response", nil), nil)
+	var records []gateway.Record
+	for i := range 150 {
+		records = append(records, gateway.Record{Kind: gateway.StreamRecord, Time: time.Now(), Name: fmt.Sprint("s", i%2), Body: []byte{0, 0xff, byte(i)}})
+	}
+	if n, err := s.Publish(t.Context(), records); n != 150 || err != nil {
+		t.Fatal(n, err)
+	}
+	for i, m := range tw.Received(user) {
+		if m.Topic != fmt.Sprint("data/plant1/s", i%2) || string(m.Payload) != string(records[i].Body) {
+			t.Fatalf("message %d is %s %x", i, m.Topic, m.Payload)
+		}
+	}
+	records = []gateway.Record{{Kind: gateway.StreamRecord, Name: "s", Body: make([]byte, cloud.MaxMessage+1)}}
+	var refusal *gateway.Refusal
+	if n, err := s.Publish(t.Context(), records); n != 0 || !errors.As(err, &refusal) {
+		t.Errorf("a body that is too large: %d confirmed, %v", n, err)
+	}
+}
