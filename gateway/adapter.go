@@ -29,6 +29,8 @@ type Sample struct {
 	Quality Quality
 	Reason  string // why it is not good: "no answer within 500ms", "invalid"
 	Silent  bool   // the unit gave no answer at all
+
+	withheld bool // computed from a value that may not be sent
 }
 
 // Env is what an adapter gets from its surroundings.

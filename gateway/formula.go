@@ -219,7 +219,7 @@ func (s *Sample) sendable() bool {
 	case Good:
 		return true
 	case Uncertain:
-		return s.Reason == reasonUnlabelled || s.Point != nil && s.Point.Implausible == "send"
+		return s.Reason == reasonUnlabelled || s.Point != nil && s.Point.Implausible == "send" && !s.withheld
 	}
 	return false
 }

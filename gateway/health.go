@@ -11,6 +11,7 @@ import (
 // bad now.
 type health struct {
 	seen, bad int
+	resets    []*pointState // counters that were reset, since it was last said
 	said      string
 	since     time.Time
 	up        atomic.Bool // gives values; for other goroutines
@@ -35,6 +36,10 @@ func (h *health) count(st *pointState, bad bool) {
 // say logs what changed about the device since it was last said: one line per
 // transition, and none in a healthy hour.
 func (d *deviceState) say(log *slog.Logger) {
+	for _, st := range d.resets {
+		log.Warn("counter was reset", "device", d.device.Name, "point", st.latest.Point.ID, "before", st.meter.before, "now", st.latest.Value)
+	}
+	d.resets = d.resets[:0]
 	now := d.describe()
 	if now == d.said {
 		return

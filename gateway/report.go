@@ -18,6 +18,7 @@ type pointState struct {
 	reportedAt time.Time // zero: never
 	seen       bool      // read at least once
 	meter      *meter    // of a counter
+	computed   bool      // worked out of other points, not read
 	device     *deviceState
 }
 
@@ -26,6 +27,7 @@ type deviceState struct {
 	device  *Device
 	points  []*pointState
 	touched []touch // worth a report, since the last flush
+	rules   *rules  // nil where there are none
 	health
 }
 
@@ -62,10 +64,12 @@ func newReporter(devices []*Device, take func(*Device, Record)) *reporter {
 // note keeps a sample as the latest of its point and marks the point where the
 // sample is worth a report.
 func (st *pointState) note(s *Sample) {
-	st.device.count(st, s.Quality == Bad)
+	if !st.computed {
+		st.device.count(st, s.Quality == Bad)
+	}
 	st.latest = *s
-	if st.meter != nil {
-		st.meter.note(s)
+	if st.meter != nil && st.meter.note(s) {
+		st.device.resets = append(st.device.resets, st)
 	}
 	if st.worthReport() {
 		st.touch()

@@ -1,0 +1,255 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// A device's rules survive a restart by what is kept of them in the buffer's
+// small state: soon after an event, else every keepEvery, and at the end.
+
+const (
+	keepEvery = 5 * time.Minute
+	keepSoon  = time.Second // so that a burst of events is one write
+	// ruleBucket is the bucket of the small state, by device.
+	ruleBucket = "rules"
+)
+
+// ruleState is what is kept of a device. Values are in the stored form of
+// records.
+type ruleState struct {
+	Offline bool                   `json:"offline,omitempty"`
+	Meters  map[string]meterState  `json:"meters,omitempty"`
+	Events  map[string]eventState  `json:"events,omitempty"`
+	Calls   map[string][]callState `json:"calls,omitempty"` // by what the expression belongs to
+}
+
+type meterState struct {
+	Last, Total, Before float64
+	Resets              int       `json:",omitempty"`
+	ResetAt             time.Time `json:",omitzero"`
+}
+
+type eventState struct {
+	Standing bool                `json:",omitempty"`
+	RepeatAt time.Time           `json:",omitzero"`
+	Words    map[string][]uint64 `json:",omitempty"`
+	Held     []heldState         `json:",omitempty"` // behind the brake
+	Passed   int                 `json:",omitempty"`
+}
+
+type heldState struct {
+	Subject string
+	Record  []byte
+}
+
+type callState struct {
+	Text  string // of the call
+	Last  []byte `json:",omitempty"`
+	Count float64
+	Begun bool      `json:",omitempty"`
+	Since time.Time `json:",omitzero"`
+	Day   *dayState `json:",omitempty"`
+}
+
+// dayState is a window of a day: its begin and its newest sample.
+type dayState struct {
+	Day            int
+	BeginAt, NowAt time.Time
+	Begin, Now     float64
+	Area, Covered  float64 // since the begin
+}
+
+// save hands the state over to be kept.
+func (r *rules) save(now time.Time) {
+	r.dirty, r.keptAt = false, now
+	state := ruleState{Offline: r.offline, Meters: map[string]meterState{}, Events: map[string]eventState{}, Calls: map[string][]callState{}}
+	for _, st := range r.device.points {
+		if m := st.meter; m != nil && m.known {
+			state.Meters[st.latest.Point.ID] = meterState{m.last, m.total, m.before, m.resets, m.resetAt}
+		}
+	}
+	for _, e := range r.events {
+		if kept := e.state(); kept.Standing || len(kept.Words) > 0 || len(kept.Held) > 0 {
+			state.Events[e.event.ID] = kept
+		}
+	}
+	r.eachBound(func(owner string, b *bound) {
+		for i := range b.calls {
+			state.Calls[owner] = append(state.Calls[owner], b.calls[i].state(b.formula.calls[i].text))
+		}
+	})
+	data, err := json.Marshal(&state)
+	if err != nil { // an infinite number; there is none
+		r.book.log.Error("keep rules", "device", r.device.device.Name, "error", err)
+		return
+	}
+	r.book.keep(r.device.device.Name, data)
+}
+
+// eachBound visits the formulas that remember something.
+func (r *rules) eachBound(visit func(owner string, b *bound)) {
+	for _, c := range r.computed {
+		visit("computed."+c.state.latest.Point.ID, c.bound)
+	}
+	for _, e := range r.events {
+		for key, b := range map[string]*bound{"when": e.when, "clear": e.clear, "each": e.each} {
+			if b != nil {
+				visit("events."+e.event.ID+"."+key, b)
+			}
+		}
+	}
+}
+
+func (e *eventRule) state() eventState {
+	kept := eventState{Standing: e.standing, RepeatAt: e.repeatAt, Passed: e.brake.passed}
+	for _, w := range e.words {
+		if !w.seen.IsZero() {
+			if kept.Words == nil {
+				kept.Words = map[string][]uint64{}
+			}
+			kept.Words[w.state.latest.Point.ID] = w.set
+		}
+	}
+	for _, h := range e.brake.queue {
+		kept.Held = append(kept.Held, heldState{h.subject, AppendRecord(nil, &h.record)})
+	}
+	return kept
+}
+
+func (c *call) state(text string) callState {
+	kept := callState{Text: text, Count: c.count, Begun: c.begun, Since: c.since}
+	if c.begun && c.last.kind != None {
+		kept.Last = appendValue(nil, c.last)
+	}
+	if p := c.past; p != nil && p.day != 0 {
+		kept.Day = &dayState{Day: p.day, BeginAt: p.epoch.Add(p.begin.at), NowAt: p.epoch.Add(p.now.at),
+			Begin: p.begin.value, Now: p.now.value, Area: p.now.area - p.begin.area, Covered: p.now.covered - p.begin.covered}
+	}
+	return kept
+}
+
+// restore takes the state over that was kept before. What does not fit the
+// rules any more is left out.
+func (r *rules) restore(data []byte) error {
+	var state ruleState
+	if err := json.Unmarshal(data, &state); err != nil {
+		return err
+	}
+	r.offline = state.Offline
+	for id, kept := range state.Meters {
+		if st := r.device.point(id); st != nil && st.meter != nil {
+			st.meter.known, st.meter.last, st.meter.total, st.meter.before = true, kept.Last, kept.Total, kept.Before
+			st.meter.resets, st.meter.resetAt = kept.Resets, kept.ResetAt
+		}
+	}
+	for _, e := range r.events {
+		e.restore(state.Events[e.event.ID])
+	}
+	r.eachBound(func(owner string, b *bound) {
+		for i := range b.calls {
+			for _, kept := range state.Calls[owner] {
+				if kept.Text == b.formula.calls[i].text {
+					b.calls[i].restore(kept)
+				}
+			}
+		}
+	})
+	return nil
+}
+
+func (e *eventRule) restore(kept eventState) {
+	if e.when != nil {
+		e.standing = kept.Standing
+		if kept.Standing && e.event.Repeat > 0 {
+			e.repeatAt = kept.RepeatAt
+		}
+	}
+	for _, w := range e.words {
+		w.set = kept.Words[w.state.latest.Point.ID]
+	}
+	if e.brake.rate == nil {
+		return
+	}
+	e.brake.passed = kept.Passed
+	for _, held := range kept.Held {
+		if record, err := ParseRecord(held.Record); err == nil {
+			e.brake.queue = append(e.brake.queue, heldRecord{held.Subject, record})
+		}
+	}
+}
+
+func (c *call) restore(kept callState) {
+	if len(kept.Last) > 0 {
+		p := recordReader{rest: kept.Last}
+		if c.last = p.value(0); p.err != nil {
+			return
+		}
+	}
+	c.count, c.begun, c.since = kept.Count, kept.Begun, kept.Since
+	if d := kept.Day; d != nil {
+		p := &past{epoch: d.BeginAt, day: d.Day, begun: true}
+		p.begin = mark{value: d.Begin}
+		p.now = mark{d.NowAt.Sub(d.BeginAt), d.Now, d.Area, d.Covered}
+		c.past = p
+	}
+}
+
+// keeper writes the states of devices, so that no bus waits for the disk.
+type keeper struct {
+	state State
+	log   *slog.Logger
+
+	mu    sync.Mutex
+	fresh map[string][]byte // by device; not written yet
+	wake  chan struct{}
+}
+
+func newKeeper(state State, log *slog.Logger) *keeper {
+	return &keeper{state: state, log: log, fresh: map[string][]byte{}, wake: make(chan struct{}, 1)}
+}
+
+func (k *keeper) keep(device string, state []byte) {
+	k.mu.Lock()
+	k.fresh[device] = state
+	k.mu.Unlock()
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run writes until ctx ends. What comes later is written by flush.
+func (k *keeper) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.wake:
+		}
+		sleep(ctx, keepSoon)
+		k.flush()
+	}
+}
+
+// flush writes what is not written yet. A state that can't be written is written
+// with the next one: the buffer says what is wrong with the disk.
+func (k *keeper) flush() {
+	k.mu.Lock()
+	fresh := k.fresh
+	k.fresh = map[string][]byte{}
+	k.mu.Unlock()
+	for device, state := range fresh {
+		if err := k.state.Put(ruleBucket, device, state); err != nil {
+			k.log.Debug("keep rules", "device", device, "error", err)
+			k.mu.Lock()
+			if k.fresh[device] == nil {
+				k.fresh[device] = state
+			}
+			k.mu.Unlock()
+		}
+	}
+}
