@@ -59,18 +59,30 @@ func (b *Buffer) Get(bucket, name string) ([]byte, error) {
 // Put stores a value of the small state; it is on disk at return. A nil value deletes. Bucket and key must not be empty. It works
 // too when the buffer is full of records.
 func (b *Buffer) Put(bucket, name string, value []byte) error {
+	return b.PutAll(bucket, map[string][]byte{name: value})
+}
+
+// PutAll stores values of one bucket by their keys, as Put does, in one commit: all of them or none.
+func (b *Buffer) PutAll(bucket string, values map[string][]byte) error {
 	err := b.writeNow(func(tx *bolt.Tx) error {
 		s, err := tx.Bucket(stateBucket).CreateBucketIfNotExists([]byte(bucket))
 		if err != nil {
 			return err
 		}
-		if value == nil {
-			return s.Delete([]byte(name))
+		for name, value := range values {
+			if value == nil {
+				err = s.Delete([]byte(name))
+			} else {
+				err = s.Put([]byte(name), stateValue{uint64(tx.ID()), value}.encode(bucket, []byte(name)))
+			}
+			if err != nil {
+				return err
+			}
 		}
-		return s.Put([]byte(name), stateValue{uint64(tx.ID()), value}.encode(bucket, []byte(name)))
+		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("put %s/%s to buffer %s: %w", bucket, name, b.path, err)
+		return fmt.Errorf("put %s to buffer %s: %w", bucket, b.path, err)
 	}
 	return nil
 }

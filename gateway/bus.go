@@ -23,7 +23,10 @@ type busLoop struct {
 	scan     time.Duration // between two such looks
 	phase    time.Duration // keeps the buses from polling at the same moment
 
-	tasks chan task // from other goroutines
+	tasks   chan task // from other goroutines
+	gateway *Gateway  // nil where there are no rules
+	told    told      // whether the cloud was told that the bus is down
+
 	load  load
 	shown atomic.Pointer[BusSnapshot] // the copy that other goroutines read
 	beat  Beat
@@ -43,6 +46,10 @@ type task func(ctx context.Context, b *busLoop) error
 // looks are as frequent as a refresh may be late: a twentieth of its interval.
 const leastScan = time.Second
 
+// leastFailures is after how many in a row without an answer between them the
+// cloud is told that the bus is down: one that is reopened at once is not.
+const leastFailures = 2
+
 func newBusLoop(bus *Bus, devices []*Device, adapter Adapter, log *slog.Logger, stats *Stats, take func(*Device, Record)) *busLoop {
 	b := &busLoop{bus: bus, adapter: adapter, log: log, stats: stats, reporter: newReporter(devices, take), health: busHealth{log: log},
 		tasks: make(chan task)}
@@ -60,6 +67,8 @@ func newBusLoop(bus *Bus, devices []*Device, adapter Adapter, log *slog.Logger, 
 // once when it is lost; without one the loop backs off.
 func (b *busLoop) run(ctx context.Context) {
 	ctx = WithBeat(ctx, &b.beat)
+	b.restoreRules()
+	defer b.keepRules()
 	for failures := 0; ctx.Err() == nil; {
 		err := b.serve(ctx)
 		if ctx.Err() != nil {
@@ -70,6 +79,9 @@ func (b *busLoop) run(ctx context.Context) {
 		}
 		b.health.down(err)
 		b.markBad(err)
+		if failures >= leastFailures {
+			b.sayBus(true)
+		}
 		if !b.answered {
 			b.idle(ctx, backOff(failures))
 		}
@@ -79,7 +91,8 @@ func (b *busLoop) run(ctx context.Context) {
 // idle waits, and answers tasks while there is no session.
 func (b *busLoop) idle(ctx context.Context, d time.Duration) {
 	for end := time.Now().Add(d); ctx.Err() == nil && time.Now().Before(end); {
-		_ = b.wait(ctx, end)
+		_ = b.wait(ctx, b.untilRules(end))
+		b.tick(time.Now())
 	}
 }
 
@@ -130,6 +143,7 @@ func (b *busLoop) serve(ctx context.Context) (err error) {
 			b.refresh = now.Add(b.scan)
 			b.reporter.refresh(now)
 		}
+		b.tick(time.Now())
 	}
 }
 
@@ -145,7 +159,7 @@ func (b *busLoop) turn(ctx context.Context) error {
 // next is the station that has been due for the longest and can be asked now;
 // if there is none, when to look again.
 func (b *busLoop) next(now time.Time) (best *station, wake time.Time) {
-	wake = b.refresh
+	wake = b.untilRules(b.refresh)
 	var since time.Time
 	for _, s := range b.stations {
 		due := s.due()
@@ -261,6 +275,7 @@ func (b *busLoop) note(g *group, samples []Sample) {
 		if samples[i].Quality != Bad && !b.answered {
 			b.answered = true
 			b.health.up()
+			b.sayBus(false)
 		}
 		g.states[i].note(&samples[i])
 	}
@@ -319,10 +334,13 @@ func (b *busLoop) probe(ctx context.Context, s *station) (there bool, err error)
 
 // finish reports what changed in a pass, device by device.
 func (b *busLoop) finish(s *station) {
+	now := time.Now()
 	for _, d := range s.devices {
+		d.judge(now)
 		b.reporter.flush(d)
 		d.say(b.log)
 	}
+	b.sayDevices(s)
 }
 
 // markBad makes every point of a lost bus bad.
@@ -333,6 +351,7 @@ func (b *busLoop) markBad(err error) {
 		for _, st := range d.points {
 			st.note(&Sample{Point: st.latest.Point, Time: now, Reason: err.Error()})
 		}
+		d.judge(now)
 	}
 	b.show()
 }

@@ -30,6 +30,8 @@ type Gateway struct {
 	buses    []*busLoop
 	accounts map[string]*account // by username
 	lanes    []*lane             // of all accounts
+	book     *rulebook
+	keeper   *keeper
 	Stats    Stats
 
 	started time.Time
@@ -38,6 +40,9 @@ type Gateway struct {
 // New makes the adapters of all buses; nothing is opened yet.
 func New(c Config) (*Gateway, error) {
 	g := &Gateway{config: c, accounts: make(map[string]*account), started: time.Now()}
+	if err := g.newRulebook(); err != nil {
+		return nil, err
+	}
 	for _, user := range slices.Sorted(maps.Keys(c.Uplinks)) {
 		g.accounts[user] = g.newAccount(user, c.Uplinks[user])
 		g.lanes = append(g.lanes, g.accounts[user].lanes...)
@@ -68,7 +73,8 @@ func (g *Gateway) newBus(bus *Bus, devices []*Device, shared map[any]any) (*busL
 	if err != nil {
 		return nil, err
 	}
-	return newBusLoop(bus, devices, adapter, log, &g.Stats, g.store), nil
+	loop := newBusLoop(bus, devices, adapter, log, &g.Stats, g.store)
+	return loop, loop.installRules(g)
 }
 
 // DevicesOn gives the devices of a bus that are in use.
@@ -106,7 +112,9 @@ func (g *Gateway) Run(ctx context.Context) {
 	for _, l := range g.lanes {
 		wait.Go(func() { l.run(ctx) })
 	}
+	wait.Go(func() { g.keeper.run(ctx) })
 	wait.Wait()
+	g.keeper.flush()
 }
 
 // Logins gives the cloud devices of the site by username: the gateway itself,

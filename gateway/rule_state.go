@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
+
+	"sluice/buffer"
 )
 
 // A device's rules survive a restart by what is kept of them in the buffer's
@@ -21,7 +24,7 @@ const (
 // ruleState is what is kept of a device. Values are in the stored form of
 // records.
 type ruleState struct {
-	Offline bool                   `json:"offline,omitempty"`
+	Offline told                   `json:"offline,omitzero"`
 	Meters  map[string]meterState  `json:"meters,omitempty"`
 	Events  map[string]eventState  `json:"events,omitempty"`
 	Calls   map[string][]callState `json:"calls,omitempty"` // by what the expression belongs to
@@ -66,7 +69,7 @@ type dayState struct {
 // save hands the state over to be kept.
 func (r *rules) save(now time.Time) {
 	r.dirty, r.keptAt = false, now
-	state := ruleState{Offline: r.offline, Meters: map[string]meterState{}, Events: map[string]eventState{}, Calls: map[string][]callState{}}
+	state := ruleState{Offline: r.told, Meters: map[string]meterState{}, Events: map[string]eventState{}, Calls: map[string][]callState{}}
 	for _, st := range r.device.points {
 		if m := st.meter; m != nil && m.known {
 			state.Meters[st.latest.Point.ID] = meterState{m.last, m.total, m.before, m.resets, m.resetAt}
@@ -82,6 +85,10 @@ func (r *rules) save(now time.Time) {
 			state.Calls[owner] = append(state.Calls[owner], b.calls[i].state(b.formula.calls[i].text))
 		}
 	})
+	if !r.kept && !r.told.Away && len(state.Meters)+len(state.Events)+len(state.Calls) == 0 {
+		return
+	}
+	r.kept = true
 	data, err := json.Marshal(&state)
 	if err != nil { // an infinite number; there is none
 		r.book.log.Error("keep rules", "device", r.device.device.Name, "error", err)
@@ -139,7 +146,7 @@ func (r *rules) restore(data []byte) error {
 	if err := json.Unmarshal(data, &state); err != nil {
 		return err
 	}
-	r.offline = state.Offline
+	r.told, r.kept = state.Offline, true
 	for id, kept := range state.Meters {
 		if st := r.device.point(id); st != nil && st.meter != nil {
 			st.meter.known, st.meter.last, st.meter.total, st.meter.before = true, kept.Last, kept.Total, kept.Before
@@ -200,16 +207,16 @@ func (c *call) restore(kept callState) {
 
 // keeper writes the states of devices, so that no bus waits for the disk.
 type keeper struct {
-	state State
-	log   *slog.Logger
+	buffer *buffer.Buffer
+	log    *slog.Logger
 
 	mu    sync.Mutex
 	fresh map[string][]byte // by device; not written yet
 	wake  chan struct{}
 }
 
-func newKeeper(state State, log *slog.Logger) *keeper {
-	return &keeper{state: state, log: log, fresh: map[string][]byte{}, wake: make(chan struct{}, 1)}
+func newKeeper(b *buffer.Buffer, log *slog.Logger) *keeper {
+	return &keeper{buffer: b, log: log, fresh: map[string][]byte{}, wake: make(chan struct{}, 1)}
 }
 
 func (k *keeper) keep(device string, state []byte) {
@@ -235,21 +242,21 @@ func (k *keeper) run(ctx context.Context) {
 	}
 }
 
-// flush writes what is not written yet. A state that can't be written is written
-// with the next one: the buffer says what is wrong with the disk.
+// flush writes what is not written yet, in one commit. What can't be written is
+// tried with the next state: the buffer says what is wrong with the disk.
 func (k *keeper) flush() {
 	k.mu.Lock()
 	fresh := k.fresh
 	k.fresh = map[string][]byte{}
 	k.mu.Unlock()
-	for device, state := range fresh {
-		if err := k.state.Put(ruleBucket, device, state); err != nil {
-			k.log.Debug("keep rules", "device", device, "error", err)
-			k.mu.Lock()
-			if k.fresh[device] == nil {
-				k.fresh[device] = state
-			}
-			k.mu.Unlock()
-		}
+	if len(fresh) == 0 {
+		return
+	}
+	if err := k.buffer.PutAll(ruleBucket, fresh); err != nil {
+		k.log.Debug("keep rules", "error", err)
+		k.mu.Lock()
+		maps.Copy(fresh, k.fresh)
+		k.fresh = fresh
+		k.mu.Unlock()
 	}
 }

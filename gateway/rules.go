@@ -67,9 +67,10 @@ type rules struct {
 	events   []*eventRule
 	next     time.Time // when something is due without a new sample; zero for never
 
-	dirty   bool      // the state is to be kept soon
-	keptAt  time.Time // when it was last kept
-	offline bool      // the cloud was told that the device is
+	dirty  bool      // the state is to be kept soon
+	keptAt time.Time // when it was last kept
+	kept   bool      // there is a state, which must not stay when nothing is to be kept any more
+	told   told      // whether the cloud was told that the device is offline
 }
 
 // newRules makes the rules of a device, and adds its computed points to the

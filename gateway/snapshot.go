@@ -67,7 +67,7 @@ type DeviceSnapshot struct {
 	Health string    // what is wrong, in words; "" for nothing
 	Since  time.Time // of what is wrong; zero for nothing
 	Bad    int       // points without a value, of those that were read
-	Points []Sample  // the latest of each, in the order of Device.Points; a secret one holds ***
+	Points []Sample  // the latest of each, in the order of Device.Points, then the computed ones; a secret one holds ***
 }
 
 // LaneSnapshot is one queue towards the cloud.

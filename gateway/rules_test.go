@@ -1,0 +1,348 @@
+package gateway
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+// desk judges samples that a test hands in, without a bus or a clock.
+type desk struct {
+	t    *testing.T
+	r    *reporter
+	d    *deviceState
+	now  time.Time
+	said []string // what was reported, as "seconds name param=value …"
+}
+
+// newDesk is for a device with points x, y, n, energy and alarms, and what the
+// test gives it.
+func newDesk(t *testing.T, change func(d *Device)) *desk {
+	t.Helper()
+	w := &desk{t: t, now: formulaStart}
+	device := formulaDevice()
+	device.Profile = &Profile{}
+	change(device)
+	w.r = newReporter([]*Device{device}, w.take)
+	w.d = w.r.devices[0]
+	book, err := newRulebook(&Site{Identity: Identity{Timezone: "Europe/Berlin"}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.d.rules, err = newRules(book, w.d, w.take); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (w *desk) take(_ *Device, r Record) {
+	line := fmt.Sprintf("%v %s", w.now.Sub(formulaStart), r.Name)
+	for _, a := range r.Values {
+		line += fmt.Sprintf(" %s=%s", a.Name, a.Value)
+	}
+	w.said = append(w.said, line)
+}
+
+// at reads points at a time, as "x=1 y=timeout", and judges.
+func (w *desk) at(at time.Duration, samples string) {
+	w.now = formulaStart.Add(at)
+	w.d.rules.tick(w.now)
+	for sample := range strings.FieldsSeq(samples) {
+		name, text, _ := strings.Cut(sample, "=")
+		st := w.d.point(name)
+		s := Sample{Point: st.latest.Point, Time: w.now, Quality: Good}
+		var f float64
+		switch _, err := fmt.Sscan(text, &f); {
+		case st.latest.Point.Type == Flags:
+			s.Value = TextValue(text)
+		case err != nil:
+			s.Quality, s.Reason = Bad, text
+		default:
+			s.Value = FloatValue(f)
+			if st.latest.Point.Type == Uint16 {
+				s.Value = UintValue(uint64(f))
+			}
+		}
+		st.note(&s)
+	}
+	w.d.judge(w.now)
+	w.r.flush(w.d)
+}
+
+// every hands in samples of one point, a second apart.
+func (w *desk) every(point, samples string) {
+	for i, text := range strings.Fields(samples) {
+		w.at(time.Duration(i)*time.Second, point+"="+text)
+	}
+}
+
+// events are the reports of events alone.
+func (w *desk) events() []string {
+	var events []string
+	for _, line := range w.said {
+		if !strings.Contains(line, "  ") { // a report has no name
+			events = append(events, line)
+		}
+	}
+	return events
+}
+
+func condition(text string) *Expression { return &Expression{text} }
+
+// quiet keeps the reports of points out of a test of events.
+func quiet(d *Device) {
+	for _, p := range d.Points {
+		p.Secret = true
+	}
+}
+
+func eventDesk(t *testing.T, e *Event) *desk {
+	return newDesk(t, func(d *Device) {
+		e.ID = "e"
+		d.Events = []*Event{e}
+	})
+}
+
+func TestAnEventIsRaisedOnceAndClearedOnce(t *testing.T) {
+	w := eventDesk(t, &Event{When: condition("x < 207"), Clear: condition("x > 212"), ClearEvent: "e_over", Params: []string{"x", "y"}})
+	w.every("x", "230 206 205 208 206 211 213 230 200")
+	wantLines(t, w.events(), "1s e x=206\n6s e_over x=213\n8s e x=200")
+}
+
+func TestAnEventEndsWhereItsConditionDoes(t *testing.T) {
+	w := eventDesk(t, &Event{When: condition("x > 5"), ClearEvent: "e_over"})
+	w.every("x", "1 6 7 5 8")
+	wantLines(t, w.events(), "1s e\n3s e_over\n4s e")
+}
+
+// TestAConditionMustHold: for takes two samples that far apart, none contrary
+// between them; a bad one is not contrary.
+func TestAConditionMustHold(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		hold    Hold
+		samples string
+		want    string
+	}{
+		{"a time", Hold{Raise: Span{Time: 3 * time.Second}}, "6 6 6 6 6", "3s e"},
+		{"a contrary sample between", Hold{Raise: Span{Time: 3 * time.Second}}, "6 6 1 6 6 6 6", "6s e"},
+		{"a bad sample between", Hold{Raise: Span{Time: 3 * time.Second}}, "6 6 timeout 6", "3s e"},
+		{"one sample is not enough", Hold{Raise: Span{Time: time.Millisecond}}, "6 1 6 6", "3s e"},
+		{"samples", Hold{Raise: Span{Samples: 3}}, "6 6 1 6 6 timeout 6", "6s e"},
+		{"clearing too", Hold{Raise: Span{Samples: 1}, Clear: Span{Samples: 2}}, "6 1 6 1 1", "0s e\n4s e_over"},
+		{"clearing by time", Hold{Clear: Span{Time: 2 * time.Second}}, "6 1 1 6 1 1 1", "0s e\n6s e_over"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := eventDesk(t, &Event{When: condition("x > 5"), For: tt.hold, ClearEvent: "e_over"})
+			w.every("x", tt.samples)
+			wantLines(t, w.events(), tt.want)
+		})
+	}
+}
+
+// TestOnlySamplesCount: a pass that reads other points is no sample of the
+// event's.
+func TestOnlySamplesCount(t *testing.T) {
+	w := eventDesk(t, &Event{When: condition("x > 5"), For: Hold{Raise: Span{Samples: 2}}})
+	w.at(0, "x=6")
+	w.at(time.Second, "y=1")
+	w.at(2*time.Second, "y=2")
+	wantLines(t, w.events(), "")
+	w.at(3*time.Second, "x=6")
+	wantLines(t, w.events(), "3s e")
+}
+
+func TestBadAndStalePointsNeitherRaiseNorClear(t *testing.T) {
+	w := eventDesk(t, &Event{When: condition("x < 5"), ClearEvent: "e_over"})
+	w.every("x", "9 timeout timeout 9 4 timeout timeout 4 timeout 9")
+	wantLines(t, w.events(), "4s e\n9s e_over")
+
+	stale := eventDesk(t, &Event{When: condition("x < 5 and y > 1")})
+	stale.at(0, "x=1")
+	stale.at(4*time.Second, "y=2") // x is four polls old
+	wantLines(t, stale.events(), "")
+	stale.at(5*time.Second, "x=1")
+	wantLines(t, stale.events(), "5s e")
+
+	spoken := eventDesk(t, &Event{When: condition("not good(x)"), ClearEvent: "e_over"})
+	spoken.every("x", "9 timeout timeout 9")
+	wantLines(t, spoken.events(), "1s e\n3s e_over")
+}
+
+func TestEdges(t *testing.T) {
+	for _, tt := range []struct{ each, point, samples, want string }{
+		{"changed(n) and n != 0", "n", "0 0 7 7 timeout 7 0 8", "2s e\n7s e"},
+		{"increase(n)", "n", "5 5 6 timeout 9 3 4", "2s e by=1\n4s e by=3\n6s e by=1"},
+		{"increase(energy)", "energy", "999.8 0.1 0.1 0.2", "1s e by=0.3\n3s e by=0.1"},
+		{"increase(energy)", "energy", "500 0.1 0.2", "2s e by=0.1"},
+	} {
+		w := eventDesk(t, &Event{Each: condition(tt.each)})
+		w.every(tt.point, tt.samples)
+		wantLines(t, w.events(), tt.want)
+	}
+}
+
+func TestEachFlagTellsBitAndDirection(t *testing.T) {
+	w := eventDesk(t, &Event{EachFlag: []string{"alarms", "n"}, Severity: "alarm"})
+	w.at(0, "alarms=oil_low n=1")
+	w.at(time.Second, "alarms=oil_low,bit3 n=1")
+	w.at(2*time.Second, "alarms=bit3,overtemp n=3")
+	w.at(3*time.Second, "n=timeout")
+	w.at(4*time.Second, "n=2")
+	wantLines(t, w.events(), `
+0s e flag=oil_low bit=0 word=alarms active=true
+0s e flag=bit0 bit=0 word=n active=true
+1s e flag=bit3 bit=3 word=alarms active=true
+2s e flag=oil_low bit=0 word=alarms active=false
+2s e flag=overtemp bit=17 word=alarms active=true
+2s e flag=bit1 bit=1 word=n active=true
+4s e flag=bit0 bit=0 word=n active=false`)
+}
+
+func TestAStandingEventIsRepeated(t *testing.T) {
+	w := eventDesk(t, &Event{When: condition("x > 5"), Repeat: 4 * time.Second, ClearEvent: "e_over"})
+	w.every("x", "6 6 6 6 6 6 6 6 6 1 1 1 1 1")
+	wantLines(t, w.events(), "0s e\n4s e\n8s e\n9s e_over")
+}
+
+// TestTheFloodBrakeCountsAndKeepsTheLast: what is held back is counted in the
+// next event, and the last transition is told as soon as there is room.
+func TestTheFloodBrakeCountsAndKeepsTheLast(t *testing.T) {
+	e := &Event{When: condition("x > 5"), ClearEvent: "e_over", AtMost: &Rate{Count: 3, Per: 10 * time.Second}}
+	w := eventDesk(t, e)
+	w.every("x", "6 1 6 1 6 1 6 6 6 6")
+	wantLines(t, w.events(), "0s e\n1s e_over\n2s e")
+	if due := w.d.rules.next; !due.Equal(formulaStart.Add(10 * time.Second)) {
+		t.Errorf("due at %v", due.Sub(formulaStart))
+	}
+	w.at(10*time.Second, "x=6")
+	w.at(11*time.Second, "x=6")
+	// Four transitions came after the third: three gave way, the last one is told.
+	wantLines(t, w.events(), "0s e\n1s e_over\n2s e\n10s e held_back=3")
+
+	each := eventDesk(t, &Event{Each: condition("changed(n)"), Params: []string{"n"}, AtMost: &Rate{Count: 2, Per: 10 * time.Second}})
+	each.every("n", "0 1 2 3 4 5")
+	each.at(11*time.Second, "")
+	wantLines(t, each.events(), "1s e n=1\n2s e n=2\n11s e n=5 held_back=2")
+}
+
+func TestEventIDsAreUnique(t *testing.T) {
+	ids := map[string]bool{}
+	for range 2 {
+		w := eventDesk(t, &Event{When: condition("x > 5"), ClearEvent: "e_over"})
+		take := w.d.rules.events[0].take
+		w.d.rules.events[0].take = func(d *Device, r Record) {
+			if ids[r.ID] || r.ID == "" {
+				t.Errorf("id %q twice", r.ID)
+			}
+			ids[r.ID] = true
+			take(d, r)
+		}
+		w.every("x", "6 1 6 1")
+	}
+	if len(ids) != 8 {
+		t.Errorf("%d ids", len(ids))
+	}
+}
+
+// TestRulesSurviveARestart: an alarm that stands is not raised again, one that
+// went meanwhile is cleared, a counter goes on from its baseline, and a day
+// keeps its begin.
+func TestRulesSurviveARestart(t *testing.T) {
+	build := func(d *Device) {
+		d.Computed = []*Computed{{ID: "today", Value: condition(`delta(energy, "day")`)}}
+		d.Events = []*Event{
+			{ID: "high", When: condition("x > 5"), ClearEvent: "high_over"},
+			{ID: "low", When: condition("y < 5"), ClearEvent: "low_over"},
+			{ID: "piece", Each: condition("increase(energy)")},
+			{ID: "code", Each: condition("changed(n)")},
+			{ID: "bit", EachFlag: []string{"alarms"}},
+			{ID: "flutter", When: condition("n > 3"), ClearEvent: "steady", AtMost: &Rate{Count: 1, Per: time.Hour}},
+		}
+	}
+	before := newDesk(t, build)
+	var state []byte
+	before.d.rules.book.keep = func(_ string, data []byte) { state = data }
+	before.at(0, "x=6 y=1 energy=100 n=7 alarms=oil_low")
+	before.at(time.Second, "x=6 y=1 energy=110 n=3 alarms=oil_low,bit3")
+	before.d.rules.save(before.now)
+
+	after := newDesk(t, build)
+	if err := after.d.rules.restore(state); err != nil {
+		t.Fatal(err)
+	}
+	after.at(10*time.Minute, "x=6 y=9 energy=115 n=3 alarms=bit3")
+	wantLines(t, after.events(), `
+10m0s low_over
+10m0s piece by=5
+10m0s bit flag=oil_low bit=0 word=alarms active=false`)
+	if today := after.d.point("today").latest; today.Value.Float() != 15 || today.Quality != Good {
+		t.Errorf("today is %s, %s", today.Value, today.Reason)
+	}
+	after.at(2*time.Hour, "n=3")
+	if last := after.said[len(after.said)-1]; last != "2h0m0s steady" {
+		t.Errorf("what was held back is told as %q", last)
+	}
+
+	// The negative control: without the state everything is told again.
+	control := newDesk(t, build)
+	control.at(10*time.Minute, "x=6 y=9 energy=115 n=3 alarms=bit3")
+	if got := strings.Join(control.events(), "\n"); !strings.Contains(got, "high") || strings.Contains(got, "piece") {
+		t.Errorf("without state: %s", got)
+	}
+}
+
+func TestComputedPointsAreReportedLikePoints(t *testing.T) {
+	w := newDesk(t, func(d *Device) {
+		quiet(d)
+		d.Prefix = "d_"
+		one := 1
+		d.Computed = []*Computed{
+			{ID: "double", Value: condition("2 * load"), Deadband: &Deadband{Value: 10}},
+			{ID: "load", As: "pressure-load", Value: condition("100 * x / 16"), Decimals: &one},
+			{ID: "best", Value: condition("good(x) ? x : y")},
+		}
+		d.Events = []*Event{{ID: "overload", When: condition("load > 50"), Params: []string{"load"}}}
+	})
+	w.at(0, "x=1 y=3")
+	w.at(time.Second, "x=1.001 y=3")
+	w.at(2*time.Second, "x=9 y=3")
+	w.at(3*time.Second, "x=timeout y=3")
+	wantLines(t, w.said, `
+0s  d_pressure-load=6.3 d_double=12.6 d_best=1
+1s  d_best=1.001
+2s d_overload pressure-load=56.3
+2s  d_pressure-load=56.3 d_double=112.6 d_best=9
+3s  d_best=3`)
+	if s := w.d.point("load").latest; s.Quality != Bad || s.Reason != "x: timeout" {
+		t.Errorf("load is %s: %q", s.Quality, s.Reason)
+	}
+	if s := w.d.point("double").latest; s.Quality != Bad || s.Reason != "load: x: timeout" {
+		t.Errorf("double is %s: %q", s.Quality, s.Reason)
+	}
+	if w.d.describe() != "2 of 3 points are bad" && w.d.bad != 1 {
+		t.Errorf("computed points count as bad ones of the device: %s", w.d.describe())
+	}
+}
+
+// TestWhatRestsOnAWithheldValueIsWithheld: an implausible value that may not be
+// sent does not reach the cloud through a computed point.
+func TestWhatRestsOnAWithheldValueIsWithheld(t *testing.T) {
+	for implausible, want := range map[string]string{"drop": "", "send": "0s  c=2"} {
+		w := newDesk(t, func(d *Device) {
+			quiet(d)
+			d.Points[0].Implausible = implausible
+			d.Computed = []*Computed{{ID: "c", Value: condition("x + 1")}}
+		})
+		st := w.d.point("x")
+		st.note(&Sample{Point: st.latest.Point, Time: w.now, Value: FloatValue(1), Quality: Uncertain, Reason: reasonImplausible})
+		w.d.judge(w.now)
+		w.r.flush(w.d)
+		wantLines(t, w.said, want)
+		if s := w.d.point("c").latest; s.Quality != Uncertain || s.Reason != "x: implausible" || s.Value.Float() != 2 {
+			t.Errorf("%s: c is %s %s %q", implausible, s.Value, s.Quality, s.Reason)
+		}
+	}
+}
