@@ -199,7 +199,7 @@ func (e *eventRule) report(id, subject string, t, now time.Time, extra ...Attrib
 		state = Cleared
 	}
 	e.note(id, subject, t, values, state)
-	record := Record{Kind: EventRecord, Time: t, Name: e.rules.device.device.Prefix + id, ID: e.rules.book.id(), Severity: e.severity, Values: values}
+	record := Record{Kind: EventRecord, Time: t, Name: e.rules.device.device.Prefix + id, ID: NewEventID(), Severity: e.severity, Values: values}
 	if e.brake.offer(subject, record, now) {
 		e.take(e.rules.device.device, record)
 	}

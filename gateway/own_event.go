@@ -25,7 +25,7 @@ func (g *Gateway) ownEvent(kind, name string, severity Severity, d *Device, arou
 		}
 	}
 	for user := range to {
-		record.ID = g.book.id()
+		record.ID = NewEventID()
 		g.store(&Device{User: user}, record)
 	}
 	g.book.recent.add(note)

@@ -1,12 +1,8 @@
 package gateway
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"sync/atomic"
 	"time"
 )
 
@@ -18,8 +14,6 @@ type rulebook struct {
 	formulas map[formulaKey]*formula
 	keep     func(device string, state []byte) // keeps a device's state; nil where nothing is kept
 	recent   *recentEvents
-	prefix   string // of event ids: differs from run to run
-	ids      atomic.Int64
 }
 
 type formulaKey struct {
@@ -35,13 +29,8 @@ func newRulebook(site *Site, log *slog.Logger) (*rulebook, error) {
 	if err != nil {
 		return nil, fmt.Errorf("time zone of the site: %w", err)
 	}
-	prefix := make([]byte, 5)
-	_, _ = rand.Read(prefix) // never fails
-	return &rulebook{place: place, log: log, formulas: map[formulaKey]*formula{}, recent: &recentEvents{}, prefix: hex.EncodeToString(prefix)}, nil
+	return &rulebook{place: place, log: log, formulas: map[formulaKey]*formula{}, recent: &recentEvents{}}, nil
 }
-
-// id is a new event's: it differs from all others, also those of other runs.
-func (k *rulebook) id() string { return k.prefix + "-" + strconv.FormatInt(k.ids.Add(1), 10) }
 
 // formula compiles an expression of a device; devices of a profile share it,
 // where its points are the same on them.
