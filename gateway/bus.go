@@ -21,7 +21,7 @@ type busLoop struct {
 	patience patience
 	refresh  time.Time     // when to look for points that need a refresh
 	scan     time.Duration // between two such looks
-	phase    time.Duration // keeps the buses from polling at the same moment
+	grid     time.Time     // polls are due at this time and whole intervals from it
 
 	tasks   chan task // from other goroutines
 	gateway *Gateway  // nil where there are no rules
@@ -59,6 +59,7 @@ func newBusLoop(bus *Bus, devices []*Device, adapter Adapter, log *slog.Logger, 
 		}
 	}
 	b.scan = max(leastScan, b.reporter.soonest()/20)
+	b.grid = time.Now()
 	b.show()
 	return b
 }
@@ -213,7 +214,7 @@ func (b *busLoop) step(ctx context.Context, s *station) error {
 	}
 	if len(s.queue) == 0 {
 		b.replan()
-		if missed := s.begin(time.Now(), b.phase, b.plan); !wasSilent {
+		if missed := s.begin(time.Now(), b.grid, b.plan); !wasSilent {
 			b.stats.Overruns.Add(int64(missed))
 			b.load.Overruns += int64(missed)
 		}

@@ -94,8 +94,9 @@ func (s *station) due() time.Time {
 }
 
 // begin queues what is due at now and sets when it is due again: without
-// drift, skipping what was missed. It tells how many polls that were.
-func (s *station) begin(now time.Time, phase time.Duration, plan func([]*Point) []group) (missed int) {
+// drift, skipping what was missed. It tells how many polls that were. The first
+// poll is at once, the later ones are whole intervals from grid.
+func (s *station) begin(now, grid time.Time, plan func([]*Point) []group) (missed int) {
 	s.since = s.due()
 	var key []byte
 	var points []*Point
@@ -104,7 +105,10 @@ func (s *station) begin(now time.Time, phase time.Duration, plan func([]*Point) 
 		if now.Before(p.due) {
 			continue
 		}
-		missed += p.advance(now, phase)
+		if p.due.IsZero() {
+			p.due = onGrid(now, grid, p.every)
+		}
+		missed += p.advance(now)
 		key = append(key, byte(i>>8), byte(i))
 		points = append(points, p.points...)
 	}
@@ -117,12 +121,18 @@ func (s *station) begin(now time.Time, phase time.Duration, plan func([]*Point) 
 	return missed
 }
 
+// onGrid is the last time up to now that is whole intervals from grid.
+func onGrid(now, grid time.Time, every time.Duration) time.Time {
+	past := now.Sub(grid) % every
+	if past < 0 {
+		past += every
+	}
+	return now.Add(-past)
+}
+
 // advance sets when the poll is due after now, and tells how many times it was
 // missed.
-func (p *poll) advance(now time.Time, phase time.Duration) (missed int) {
-	if p.due.IsZero() {
-		p.due = now.Add(min(phase, p.every))
-	}
+func (p *poll) advance(now time.Time) (missed int) {
 	p.due = p.due.Add(p.every)
 	if late := now.Sub(p.due); late >= 0 {
 		missed = int(late/p.every) + 1
@@ -144,7 +154,7 @@ func (s *station) silent(now time.Time, reason string) {
 	}
 	for i := range s.polls {
 		if p := &s.polls[i]; !now.Before(p.due) {
-			p.advance(now, 0)
+			p.advance(now)
 		}
 	}
 	if s.failures++; s.failures < max(s.offline.After, 1) {

@@ -109,9 +109,9 @@ buses:
 	for i := range b.devices {
 		fmt.Fprintf(&y, "  bus%d: { type: modbus-tcp, host: 127.0.0.1, port: 1, pipeline: %d }\n", i, b.pipeline)
 	}
-	fmt.Fprintf(&y, "profiles:\n  bench:\n    protocol: modbus\n    addressing: protocol\n    table: input\n    poll: %s\n    points:\n", short(b.poll))
+	fmt.Fprintf(&y, "profiles:\n  bench:\n    protocol: modbus\n    addressing: protocol\n    table: holding\n    max_gap: auto\n    poll: %s\n    points:\n", short(b.poll))
 	for i := range b.registers {
-		fmt.Fprintf(&y, "      p%d: { at: %d, type: uint16, unit: W }\n", i, i+i/20*10)
+		fmt.Fprintf(&y, "      p%d: { at: %d, type: uint16, unit: W }\n", i, benchAddress(i))
 	}
 	y.WriteString("devices:\n")
 	for i := range b.devices {
@@ -119,6 +119,9 @@ buses:
 	}
 	return []byte(y.String())
 }
+
+// benchAddress is where a point is: blocks of 20 with holes of 10 between them.
+func benchAddress(point int) int { return point + point/20*10 }
 
 // measure runs the gateway, lets it settle, and measures.
 func (b *modbusBench) measure(ctx context.Context, out io.Writer, s *gateway.Site) error {
@@ -135,7 +138,10 @@ func (b *modbusBench) measure(ctx context.Context, out io.Writer, s *gateway.Sit
 	case err := <-ended:
 		return err
 	}
-	pause(ctx, 2*time.Second+b.poll)
+	for g.Stats.Samples.Load() < int64(b.devices*b.registers) && ctx.Err() == nil {
+		pause(ctx, 100*time.Millisecond)
+	}
+	pause(ctx, settling+b.poll)
 	if b.profile != "" {
 		file, err := os.Create(b.profile)
 		if err != nil {
@@ -157,6 +163,9 @@ func (b *modbusBench) measure(ctx context.Context, out io.Writer, s *gateway.Sit
 	after.since(before).print(out)
 	return nil
 }
+
+// settling is how long the first reports take on their way to the cloud.
+const settling = 3 * time.Second
 
 func pause(ctx context.Context, d time.Duration) {
 	select {

@@ -1,11 +1,17 @@
 package main
 
 import (
+	"context"
+	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"sluice/adapters/modbus/wire"
 	"sluice/adapters/sim"
 	"sluice/gateway"
 	"sluice/gateway/cloud/twin"
@@ -41,7 +47,7 @@ func benchPeerCommand() *cobra.Command {
 			}
 			defer field.Close()
 			if !changing {
-				if err := freeze(field, simulated); err != nil {
+				if err := freeze(cmd.Context(), simulated); err != nil {
 					return err
 				}
 			}
@@ -60,13 +66,31 @@ func benchPeerCommand() *cobra.Command {
 	return cmd
 }
 
-// freeze makes every point keep its value.
-func freeze(field *sim.Sim, s *gateway.Site) error {
+// freeze makes every register keep its value, as written ones do.
+func freeze(ctx context.Context, s *gateway.Site) error {
 	for _, d := range s.Devices {
-		for i, p := range d.Points {
-			if err := field.Set(d.Name, p.ID, gateway.UintValue(uint64(i%1000))); err != nil {
-				return err
-			}
+		if err := freezeDevice(ctx, d); err != nil {
+			return fmt.Errorf("freeze %s: %w", d.Name, err)
+		}
+	}
+	return nil
+}
+
+func freezeDevice(ctx context.Context, d *gateway.Device) error {
+	conn, err := net.Dial("tcp", net.JoinHostPort(d.Bus.Host, d.Bus.Port))
+	if err != nil {
+		return err
+	}
+	client := wire.NewTCP(conn, wire.Options{Timeout: 10 * time.Second})
+	defer client.Close()
+	registers := benchAddress(len(d.Points)-1) + 1
+	for first := 0; first < registers; first += wire.MaxWriteRegisters {
+		values := make([]byte, 0, 2*wire.MaxWriteRegisters)
+		for at := first; at < min(registers, first+wire.MaxWriteRegisters); at++ {
+			values = binary.BigEndian.AppendUint16(values, uint16(at%1000))
+		}
+		if err := client.WriteMultipleRegisters(ctx, byte(d.Unit), uint16(first), values); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -43,6 +43,7 @@ type Client struct {
 	conn     io.ReadWriteCloser
 	deadline interface{ SetWriteDeadline(time.Time) error } // conn, where it has this
 	oneWrite bool                                           // a write that timed out can't go on: TLS
+	raw      *raw                                           // conn, where it is a socket
 	o        Options
 	exchange func(context.Context, Request) ([]byte, error)
 	in       source
@@ -71,7 +72,8 @@ func NewTCP(conn io.ReadWriteCloser, o Options) *Client {
 	c.exchange = c.exchangeMBAP
 	c.depth = min(max(1, o.Pipeline), maxPipeline)
 	c.flying = make([]flight, 0, c.depth)
-	c.in = newSource(conn, c.depth)
+	c.raw = newRaw(conn)
+	c.in = newSource(conn, c.depth, c.raw)
 	return c
 }
 
@@ -148,13 +150,32 @@ func (c *Client) fail(sent bool, err error) error {
 
 // send writes a frame. A frame that is cut leaves the connection broken.
 func (c *Client) send(ctx context.Context, frame []byte, limit time.Time) error {
+	if c.raw != nil {
+		n, err := c.raw.write(frame)
+		if err != nil {
+			return c.fail(true, fmt.Errorf("write: %w", err))
+		}
+		if n == len(frame) {
+			return nil
+		}
+		return c.sendRest(ctx, frame, n, limit)
+	}
+	return c.sendRest(ctx, frame, 0, limit)
+}
+
+// sendRest goes on behind the bytes that are sent, and waits where the connection takes no more.
+func (c *Client) sendRest(ctx context.Context, frame []byte, sent int, limit time.Time) error {
 	if c.deadline == nil {
 		if _, err := c.conn.Write(frame); err != nil {
 			return c.fail(true, fmt.Errorf("write: %w", err))
 		}
 		return nil
 	}
-	for whole := len(frame); ; {
+	if c.raw != nil {
+		defer c.deadline.SetWriteDeadline(time.Time{}) // one that has passed would end the next raw write
+	}
+	whole := len(frame)
+	for frame = frame[sent:]; ; {
 		until := time.Now().Add(glance)
 		if c.oneWrite || until.After(limit) {
 			until = limit
