@@ -30,6 +30,7 @@ type busLoop struct {
 	load  load
 	shown atomic.Pointer[BusSnapshot] // the copy that other goroutines read
 	beat  Beat
+	timer *time.Timer // of wait
 
 	session  Session // nil while there is none
 	planned  int     // what the session's plans depend on
@@ -100,11 +101,15 @@ func (b *busLoop) idle(ctx context.Context, d time.Duration) {
 // wait sleeps until something may be due, or a task came in and was done.
 func (b *busLoop) wait(ctx context.Context, until time.Time) error {
 	b.beat.Turn()
-	timer := time.NewTimer(min(time.Until(until), TurnEvery))
-	defer timer.Stop()
+	if d := min(time.Until(until), TurnEvery); b.timer == nil {
+		b.timer = time.NewTimer(d)
+	} else {
+		b.timer.Reset(d)
+	}
+	defer b.timer.Stop()
 	select {
 	case <-ctx.Done():
-	case <-timer.C:
+	case <-b.timer.C:
 	case t := <-b.tasks:
 		return t(ctx, b)
 	}

@@ -161,6 +161,11 @@ func (v Value) Equal(w Value) bool {
 	return true
 }
 
+// same is Equal for values that are no list; those it calls different.
+func (v *Value) same(w *Value) bool {
+	return v.kind == w.kind && v.bits == w.bits && v.list == nil && w.list == nil && v.text == w.text
+}
+
 // String is the value for people and logs.
 func (v Value) String() string { return string(v.AppendText(nil)) }
 

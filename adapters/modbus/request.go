@@ -139,7 +139,11 @@ func (r *request) sample(at *reading, data []byte, now time.Time) gateway.Sample
 func (r *request) fill(samples []gateway.Sample, data []byte, now time.Time) {
 	for i := range r.readings {
 		at := &r.readings[i]
-		samples[at.slot] = r.sample(at, data, now)
+		if v, ok := at.quick.value(data, int(at.offset)); ok {
+			samples[at.slot] = gateway.Sample{Point: at.point, Time: now, Value: v, Quality: gateway.Good}
+		} else {
+			samples[at.slot] = r.sample(at, data, now)
+		}
 	}
 }
 
@@ -165,9 +169,6 @@ func (r *request) raw(p *place, data []byte, offset int) (gateway.Value, error) 
 
 // value is one point of the answer's data in engineering units.
 func (r *request) value(at *reading, data []byte) (gateway.Value, gateway.Quality, string) {
-	if v, ok := at.quick.value(data, int(at.offset)); ok {
-		return v, gateway.Good, ""
-	}
 	exponent := 0
 	if at.place.exponent != nil {
 		e, err := r.raw(at.place.exponent, data, int(at.exponent))

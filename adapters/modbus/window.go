@@ -72,7 +72,7 @@ func (s *session) batch(group []*gateway.Point) *batch {
 	if !planned {
 		b = s.others[key]
 	}
-	if b != nil && b.matches(group) && b.generation == s.generation(b.units) {
+	if b != nil && (planned && len(group) == b.points || b.matches(group)) && b.generation == s.generation(b.units) {
 		return b
 	}
 	b = s.compile(group, planner{s.bus, s.atlas}.divide(group))
