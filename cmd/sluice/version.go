@@ -2,8 +2,15 @@ package main
 
 import "runtime/debug"
 
-// version is the module's version, or the commit that the program was built from.
+// release is the version of a package; set when one is built.
+var release string
+
+// version is the release, else the module's version, or the commit that the
+// program was built from.
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -1,0 +1,257 @@
+package systemd
+
+import (
+	"context"
+	"debug/elf"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sluice/adapters/sim"
+	"sluice/buffer"
+	"sluice/gateway/cloud/twin"
+	"sluice/gateway/site"
+)
+
+// packages is the folder with what ./package made: sluice_0.1.0_amd64.deb and
+// sluice_0.1.1_amd64.deb. Without it these tests, which install and remove
+// sluice on this machine, are skipped.
+func packages(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv("SLUICE_PACKAGES")
+	if dir == "" {
+		t.Skip("SLUICE_PACKAGES is not set")
+	}
+	return dir
+}
+
+const (
+	siteFile   = "/etc/sluice/site.yaml"
+	bufferFile = "/var/lib/sluice/buffer.db"
+)
+
+const onePump = `version: 1
+site: { name: packaged }
+cloud: { url: %s, login: { user: gate, password: secret:gate }, confirm: puback, min_interval: 0s, backlog: replay }
+buffer: { max_size: 16MB, min_free_disk: 1MB, flush: 200ms }
+local: { http: none }
+buses:
+  tcp: { type: modbus-tcp, host: %s, port: %s }
+devices:
+  - name: pump
+    bus: tcp
+    unit: 1
+    protocol: modbus
+    addressing: protocol
+    table: holding
+    poll: 100ms
+    report: { mode: always }
+    points:
+      speed: { at: 10, type: uint16 }
+`
+
+// TestPackage goes the way of a gateway: installed, refused while the site file
+// is the one that came with it, run as the unit runs it, upgraded with reports
+// in the buffer, removed, purged.
+func TestPackage(t *testing.T) {
+	dir := packages(t)
+	if out, err := exec.Command("dpkg-query", "-W", "sluice").CombinedOutput(); err == nil {
+		t.Fatalf("sluice is installed on this machine already: %s", out)
+	}
+	dpkg := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command("dpkg", args...).CombinedOutput(); err != nil {
+			t.Fatalf("dpkg %v: %v\n%s", args, err, out)
+		}
+	}
+	t.Cleanup(func() { exec.Command("dpkg", "-P", "sluice").Run() })
+	dpkg("-i", filepath.Join(dir, "sluice_0.1.0_amd64.deb"))
+	if size := stat(t, "/usr/bin/sluice").Size(); size > 25e6 {
+		t.Errorf("the program has %d bytes", size)
+	}
+	if mode := stat(t, siteFile).Mode().Perm(); mode != 0o640 {
+		t.Errorf("%s has mode %o", siteFile, mode)
+	}
+	if mode := stat(t, "/etc/sluice/secrets").Mode().Perm(); mode != 0o700 {
+		t.Errorf("the folder of secrets has mode %o", mode)
+	}
+	if out, err := asService(t, "ExecCondition").CombinedOutput(); err == nil || !strings.Contains(string(out), siteFile+":") {
+		t.Errorf("the site file that comes with the package may start: %v\n%s", err, out)
+	}
+
+	platform := plant(t)
+	if out, err := asService(t, "ExecCondition").CombinedOutput(); err != nil {
+		t.Fatalf("the site file is refused: %v\n%s", err, out)
+	}
+	platform.Stop()
+	serve(t, func() bool { return stat(t, bufferFile).Size() > 0 }, time.Second)
+	kept := waiting(t)
+	if kept == 0 {
+		t.Fatal("nothing waits in the buffer")
+	}
+	dpkg("-i", filepath.Join(dir, "sluice_0.1.1_amd64.deb"))
+	if now := waiting(t); now != kept {
+		t.Errorf("%d records waited before the upgrade, %d after it", kept, now)
+	}
+	if err := platform.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, func() bool { return len(platform.Received("gate")) > kept }, 0)
+
+	dpkg("-r", "sluice")
+	stat(t, siteFile)
+	stat(t, bufferFile)
+	if _, err := os.Stat("/usr/bin/sluice"); err == nil {
+		t.Error("the program is there after its removal")
+	}
+	dpkg("-P", "sluice")
+	for _, gone := range []string{"/etc/sluice", "/var/lib/sluice", "/usr/share/sluice", "/usr/share/doc/sluice", "/etc/systemd/system/multi-user.target.wants/sluice.service"} {
+		if _, err := os.Lstat(gone); err == nil {
+			t.Errorf("%s is there after the purge", gone)
+		}
+	}
+}
+
+// TestPackagesOfAllMachines: each package holds the program for its machine,
+// and the site file as one that an upgrade leaves alone.
+func TestPackagesOfAllMachines(t *testing.T) {
+	dir := packages(t)
+	for deb, machine := range map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64, "armhf": elf.EM_ARM} {
+		root := t.TempDir()
+		file := filepath.Join(dir, "sluice_0.1.0_"+deb+".deb")
+		if out, err := exec.Command("dpkg-deb", "-x", file, root).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", file, err, out)
+		}
+		program, err := elf.Open(filepath.Join(root, "usr/bin/sluice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if libraries, err := program.ImportedLibraries(); program.Machine != machine || len(libraries) > 0 || err != nil {
+			t.Errorf("%s holds a program for %s that needs %v: %v", file, program.Machine, libraries, err)
+		}
+		program.Close()
+	}
+	need(t, "rpm")
+	for _, machine := range []string{"x86_64", "aarch64", "armv7hl"} {
+		file := filepath.Join(dir, "sluice-0.1.0-1."+machine+".rpm")
+		out, err := exec.Command("rpm", "-qp", "--qf", "[%{FILENAMES} %{FILEFLAGS:fflags}\n]%{ARCH}\n", file).CombinedOutput()
+		if text := string(out); err != nil || !strings.Contains(text, "/usr/bin/sluice \n") || !strings.Contains(text, siteFile+" cn\n") || !strings.HasSuffix(text, machine+"\n") {
+			t.Errorf("%s: %v\n%s", file, err, out)
+		}
+	}
+}
+
+func stat(t *testing.T, path string) os.FileInfo {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+// plant starts a simulated pump and a broker, and writes the site of them.
+func plant(t *testing.T) *twin.Twin {
+	t.Helper()
+	platform, err := twin.Start(twin.Options{Users: map[string]string{"gate": "g"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(platform.Stop)
+	model, found := site.Parse(siteFile, fmt.Appendf(nil, onePump, platform.URL(), "127.0.0.1", "1"), site.Options{})
+	if found.Errors() > 0 {
+		t.Fatal(found)
+	}
+	field, simulated, err := sim.Start(model, sim.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { field.Close() })
+	content := fmt.Appendf(nil, onePump, platform.URL(), simulated.Buses[0].Host, simulated.Buses[0].Port)
+	if err := os.WriteFile(siteFile, content, 0); err != nil { // it keeps the mode it has
+		t.Fatal(err)
+	}
+	return platform
+}
+
+// asService is a command of the installed unit, run as its user, with what
+// systemd would give it.
+func asService(t *testing.T, key string) *exec.Cmd {
+	t.Helper()
+	_, line, ok := strings.Cut(read(t, "/usr/lib/systemd/system/sluice.service"), "\n"+key+"=")
+	if !ok {
+		t.Fatalf("the unit has no %s", key)
+	}
+	line, _, _ = strings.Cut(line, "\n")
+	words := strings.Fields(line)
+	account, err := user.Lookup("sluice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, _ := strconv.Atoi(account.Uid)
+	gid, _ := strconv.Atoi(account.Gid)
+	credentials, err := os.MkdirTemp("", "credentials")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(credentials) })
+	secret := filepath.Join(credentials, "secrets_gate")
+	write(t, secret, "g\n")
+	for path, mode := range map[string]os.FileMode{credentials: 0o500, secret: 0o400} {
+		if err := os.Chown(path, uid, gid); err != nil {
+			t.Fatal(err)
+		}
+		os.Chmod(path, mode)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
+	cmd.Dir = "/"
+	cmd.Env = []string{"CREDENTIALS_DIRECTORY=" + credentials}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	return cmd
+}
+
+// serve runs the daemon until something holds, and for a while longer.
+func serve(t *testing.T, until func() bool, longer time.Duration) {
+	t.Helper()
+	var log strings.Builder
+	run := asService(t, "ExecStart")
+	run.Stderr = &log
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for time.Sleep(time.Second); !until() && time.Now().Before(deadline); {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if !until() {
+		t.Error("not within 20 s")
+	}
+	time.Sleep(longer)
+	run.Process.Signal(syscall.SIGTERM)
+	if err := run.Wait(); err != nil || t.Failed() {
+		t.Fatalf("the daemon: %v\n%s", err, log.String())
+	}
+}
+
+// waiting is the number of records in the buffer.
+func waiting(t *testing.T) int {
+	t.Helper()
+	b, err := buffer.Open(bufferFile, buffer.Options{MaxSize: 16 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := b.Len("gate")
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
