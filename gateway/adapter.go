@@ -117,6 +117,28 @@ type Caller interface {
 	Call(ctx context.Context, d *Device, object, method string, args []Value) ([]Value, error)
 }
 
+// BlockReader is a Session that gives data as they are on the wire. A *ReadError
+// says that there are none while the connection is fine; any other error means that it
+// is lost. The slices belong to the caller.
+type BlockReader interface {
+	// ReadBlock reads a block of registers or bits; framed gives the whole answer
+	// as a Modbus RTU frame.
+	ReadBlock(ctx context.Context, d *Device, b *RawBlock, framed bool) ([]byte, error)
+	// ReadFrame carries out a request that is a Modbus RTU frame, and gives the
+	// frame of the answer. It refuses all that is not addressed to the device, is
+	// damaged, or does more than read.
+	ReadFrame(ctx context.Context, d *Device, frame []byte) ([]byte, error)
+}
+
+// ReadError says that data could not be read, while the connection is fine.
+type ReadError struct{ Err error }
+
+// Error is the reason.
+func (e *ReadError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the reason.
+func (e *ReadError) Unwrap() error { return e.Err }
+
 // WriteError says that a value was not written, while the connection is fine.
 type WriteError struct {
 	Err     error

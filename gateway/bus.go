@@ -150,6 +150,9 @@ func (b *busLoop) serve(ctx context.Context) (err error) {
 			b.reporter.refresh(now)
 		}
 		b.tick(time.Now())
+		if err := b.readBlocks(ctx); err != nil {
+			return err
+		}
 	}
 }
 

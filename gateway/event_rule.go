@@ -25,6 +25,7 @@ type eventRule struct {
 	samples  int       // that said so
 	judged   time.Time // the newest sample that was looked at
 	repeatAt time.Time // zero for never
+	streams  []*streamRule
 }
 
 func newEventRule(r *rules, e *Event, take func(*Device, Record)) (*eventRule, error) {
@@ -199,6 +200,11 @@ func (e *eventRule) report(id, subject string, t, now time.Time, extra ...Attrib
 		state = Cleared
 	}
 	e.note(id, subject, t, values, state)
+	if state != Cleared {
+		for _, s := range e.streams {
+			s.send(now)
+		}
+	}
 	record := Record{Kind: EventRecord, Time: t, Name: e.rules.device.device.Prefix + id, ID: NewEventID(), Severity: e.severity, Values: values}
 	if e.brake.offer(subject, record, now) {
 		e.take(e.rules.device.device, record)

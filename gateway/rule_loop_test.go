@@ -22,6 +22,7 @@ type plant struct {
 	adapter Adapter
 	start   time.Time
 	log     logBuffer
+	streams []string // what run put into the lanes of streams
 }
 
 // run runs the gateway for a time and gives the events that it put into the
@@ -42,6 +43,13 @@ func (p *plant) run(duration time.Duration) []string {
 	ctx, cancel := context.WithTimeout(p.t.Context(), duration)
 	defer cancel()
 	g.Run(ctx)
+	if stored, err := store.Peek("u/streams", 1000); err == nil {
+		for _, s := range stored {
+			if r, err := ParseRecord(s.Data); err == nil {
+				p.streams = append(p.streams, streams([]Record{r}, p.start)...)
+			}
+		}
+	}
 	var events []string
 	for _, user := range []string{"gw", "u"} {
 		stored, err := store.Peek(user+"/events", 1000)

@@ -102,6 +102,13 @@ func (r *rules) eachBound(visit func(owner string, b *bound)) {
 	for _, c := range r.computed {
 		visit("computed."+c.state.latest.Point.ID, c.bound)
 	}
+	for _, s := range r.streams {
+		for _, f := range s.fields {
+			if f.bound != nil {
+				visit("streams."+s.stream.ID+"."+f.key, f.bound)
+			}
+		}
+	}
 	for _, e := range r.events {
 		for key, b := range map[string]*bound{"when": e.when, "clear": e.clear, "each": e.each} {
 			if b != nil {

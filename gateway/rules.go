@@ -54,6 +54,7 @@ type rules struct {
 	device   *deviceState
 	computed []*derived
 	events   []*eventRule
+	streams  []*streamRule
 	next     time.Time // when something is due without a new sample; zero for never
 
 	dirty  bool      // the state is to be kept soon
@@ -78,6 +79,18 @@ func newRules(book *rulebook, d *deviceState, take func(*Device, Record)) (*rule
 			return nil, fmt.Errorf("device %s: event %s: %w", d.device.Name, e.ID, err)
 		}
 		r.events = append(r.events, rule)
+	}
+	for _, s := range d.device.Streams {
+		rule, err := newStreamRule(r, s, take)
+		if err != nil {
+			return nil, fmt.Errorf("device %s: stream %s: %w", d.device.Name, s.ID, err)
+		}
+		r.streams = append(r.streams, rule)
+		for _, e := range r.events {
+			if e.event.ID == s.Each {
+				e.streams = append(e.streams, rule)
+			}
+		}
 	}
 	return r, nil
 }
@@ -118,6 +131,9 @@ func (r *rules) pass(now time.Time) {
 	for _, c := range r.computed {
 		c.work(now)
 	}
+	for _, s := range r.streams {
+		s.pass(now)
+	}
 	for _, e := range r.events {
 		e.judge(now)
 	}
@@ -132,6 +148,9 @@ func (r *rules) tick(now time.Time) {
 	for _, e := range r.events {
 		e.tick(now)
 	}
+	for _, s := range r.streams {
+		s.tick(now)
+	}
 	r.plan(now)
 }
 
@@ -140,6 +159,9 @@ func (r *rules) plan(now time.Time) {
 	r.next = time.Time{}
 	for _, e := range r.events {
 		r.dueAt(e.due())
+	}
+	for _, s := range r.streams {
+		r.dueAt(s.due)
 	}
 	if r.book.keep == nil {
 		return

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// desk judges samples that a test hands in, without a bus or a clock.
-type desk struct {
+// ruleDesk judges samples that a test hands in, without a bus or a clock.
+type ruleDesk struct {
 	t    *testing.T
 	r    *reporter
 	d    *deviceState
@@ -17,11 +17,11 @@ type desk struct {
 	said []string // what was reported, as "seconds name param=value …"
 }
 
-// newDesk is for a device with points x, y, n, energy and alarms, and what the
+// newRuleDesk is for a device with points x, y, n, energy and alarms, and what the
 // test gives it.
-func newDesk(t *testing.T, change func(d *Device)) *desk {
+func newRuleDesk(t *testing.T, change func(d *Device)) *ruleDesk {
 	t.Helper()
-	w := &desk{t: t, now: formulaStart}
+	w := &ruleDesk{t: t, now: formulaStart}
 	device := formulaDevice()
 	device.Profile = &Profile{}
 	change(device)
@@ -37,7 +37,7 @@ func newDesk(t *testing.T, change func(d *Device)) *desk {
 	return w
 }
 
-func (w *desk) take(_ *Device, r Record) {
+func (w *ruleDesk) take(_ *Device, r Record) {
 	line := fmt.Sprintf("%v %s", w.now.Sub(formulaStart), r.Name)
 	for _, a := range r.Values {
 		line += fmt.Sprintf(" %s=%s", a.Name, a.Value)
@@ -46,7 +46,7 @@ func (w *desk) take(_ *Device, r Record) {
 }
 
 // at reads points at a time, as "x=1 y=timeout", and judges.
-func (w *desk) at(at time.Duration, samples string) {
+func (w *ruleDesk) at(at time.Duration, samples string) {
 	w.now = formulaStart.Add(at)
 	w.d.rules.tick(w.now)
 	for sample := range strings.FieldsSeq(samples) {
@@ -72,14 +72,14 @@ func (w *desk) at(at time.Duration, samples string) {
 }
 
 // every hands in samples of one point, a second apart.
-func (w *desk) every(point, samples string) {
+func (w *ruleDesk) every(point, samples string) {
 	for i, text := range strings.Fields(samples) {
 		w.at(time.Duration(i)*time.Second, point+"="+text)
 	}
 }
 
 // events are the reports of events alone.
-func (w *desk) events() []string {
+func (w *ruleDesk) events() []string {
 	var events []string
 	for _, line := range w.said {
 		if !strings.Contains(line, "  ") { // a report has no name
@@ -98,8 +98,8 @@ func quiet(d *Device) {
 	}
 }
 
-func eventDesk(t *testing.T, e *Event) *desk {
-	return newDesk(t, func(d *Device) {
+func eventDesk(t *testing.T, e *Event) *ruleDesk {
+	return newRuleDesk(t, func(d *Device) {
 		e.ID = "e"
 		d.Events = []*Event{e}
 	})
@@ -262,14 +262,14 @@ func TestRulesSurviveARestart(t *testing.T) {
 			{ID: "flutter", When: condition("n > 3"), ClearEvent: "steady", AtMost: &Rate{Count: 1, Per: time.Hour}},
 		}
 	}
-	before := newDesk(t, build)
+	before := newRuleDesk(t, build)
 	var state []byte
 	before.d.rules.book.keep = func(_ string, data []byte) { state = data }
 	before.at(0, "x=6 y=1 energy=100 n=7 alarms=oil_low")
 	before.at(time.Second, "x=6 y=1 energy=110 n=3 alarms=oil_low,bit3")
 	before.d.rules.save(before.now)
 
-	after := newDesk(t, build)
+	after := newRuleDesk(t, build)
 	if err := after.d.rules.restore(state); err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +287,7 @@ func TestRulesSurviveARestart(t *testing.T) {
 	}
 
 	// The negative control: without the state everything is told again.
-	control := newDesk(t, build)
+	control := newRuleDesk(t, build)
 	control.at(10*time.Minute, "x=6 y=9 energy=115 n=3 alarms=bit3")
 	if got := strings.Join(control.events(), "\n"); !strings.Contains(got, "high") || strings.Contains(got, "piece") {
 		t.Errorf("without state: %s", got)
@@ -295,7 +295,7 @@ func TestRulesSurviveARestart(t *testing.T) {
 }
 
 func TestComputedPointsAreReportedLikePoints(t *testing.T) {
-	w := newDesk(t, func(d *Device) {
+	w := newRuleDesk(t, func(d *Device) {
 		quiet(d)
 		d.Prefix = "d_"
 		one := 1
@@ -331,7 +331,7 @@ func TestComputedPointsAreReportedLikePoints(t *testing.T) {
 // sent does not reach the cloud through a computed point.
 func TestWhatRestsOnAWithheldValueIsWithheld(t *testing.T) {
 	for implausible, want := range map[string]string{"drop": "", "send": "0s  c=2"} {
-		w := newDesk(t, func(d *Device) {
+		w := newRuleDesk(t, func(d *Device) {
 			quiet(d)
 			d.Points[0].Implausible = implausible
 			d.Computed = []*Computed{{ID: "c", Value: condition("x + 1")}}

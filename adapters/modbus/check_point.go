@@ -27,6 +27,25 @@ func (c *checker) checkDevice(d *gateway.Device) {
 	}
 	c.checkBlocks(d, places)
 	c.checkOverlaps(places)
+	c.checkStreams(d)
+}
+
+// checkStreams looks at the raw blocks of streams.
+func (c *checker) checkStreams(d *gateway.Device) {
+	for _, s := range d.Streams {
+		if s.Raw == nil || s.Raw.At == "" {
+			continue
+		}
+		_, err := blockRequest(d, s.Raw)
+		if err == nil {
+			continue
+		}
+		text, suggestion := split(err)
+		if a := (about{s, "raw", text}); !c.said[a] {
+			c.said[a] = true
+			c.add(gateway.Error, "devices."+d.Name+".streams."+s.ID+".raw.at", text, suggestion)
+		}
+	}
 }
 
 // checkPoint looks at one point; ok tells whether it has a place.

@@ -1,11 +1,9 @@
 package cloud
 
 import (
-	"encoding/hex"
 	"fmt"
 	"math"
 	"strconv"
-	"unicode/utf8"
 
 	"sluice/gateway"
 )
@@ -13,10 +11,6 @@ import (
 // MaxMessage is the size up to which a payload is sent, in bytes: below 64 KB
 // in either reading of the unit.
 const MaxMessage = 64_000
-
-// exactInteger is the largest integer that the platform, which keeps numbers
-// as float64, stores exactly.
-const exactInteger = 1 << 53
 
 // AppendAttributes appends a report as the JSON object of an attributes
 // message. Values that JSON or the platform has no place for (NaN, infinities,
@@ -118,85 +112,6 @@ func appendKey(dst []byte, comma bool, name string) []byte {
 	return append(appendString(dst, name), ':')
 }
 
-func appendValue(dst []byte, v gateway.Value) []byte {
-	switch v.Kind() {
-	case gateway.Boolean:
-		return strconv.AppendBool(dst, v.Bool())
-	case gateway.Signed, gateway.Moment:
-		return appendInteger(dst, v.Int())
-	case gateway.Unsigned:
-		if v.Uint() <= exactInteger {
-			return strconv.AppendUint(dst, v.Uint(), 10)
-		}
-		return append(strconv.AppendUint(append(dst, '"'), v.Uint(), 10), '"')
-	case gateway.Single:
-		return appendFloat(dst, v.Float(), 32)
-	case gateway.Double:
-		return appendFloat(dst, v.Float(), 64)
-	case gateway.Text:
-		return appendString(dst, v.Text())
-	case gateway.Blob:
-		dst = append(dst, '"')
-		dst = hex.AppendEncode(dst, []byte(v.Text()))
-		return append(dst, '"')
-	case gateway.List:
-		return appendList(dst, v.List())
-	}
-	return append(dst, "null"...)
-}
+func appendValue(dst []byte, v gateway.Value) []byte { return v.AppendJSON(dst) }
 
-func appendInteger(dst []byte, i int64) []byte {
-	if i >= -exactInteger && i <= exactInteger {
-		return strconv.AppendInt(dst, i, 10)
-	}
-	return append(strconv.AppendInt(append(dst, '"'), i, 10), '"')
-}
-
-// appendFloat writes an exponent only where the digits would be many.
-func appendFloat(dst []byte, f float64, bits int) []byte {
-	if math.IsNaN(f) || math.IsInf(f, 0) {
-		return append(dst, "null"...)
-	}
-	format := byte('f')
-	if abs := math.Abs(f); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
-		format = 'e'
-	}
-	return strconv.AppendFloat(dst, f, format, -1, bits)
-}
-
-// appendList keeps the place of an element that cannot be sent.
-func appendList(dst []byte, list []gateway.Value) []byte {
-	dst = append(dst, '[')
-	for i, v := range list {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = appendValue(dst, v)
-	}
-	return append(dst, ']')
-}
-
-const hexDigits = "0123456789abcdef"
-
-// appendString quotes s; what is not UTF-8 becomes U+FFFD.
-func appendString(dst []byte, s string) []byte {
-	dst = append(dst, '"')
-	for i := 0; i < len(s); {
-		switch b := s[i]; {
-		case b == '"' || b == '\\':
-			dst = append(dst, '\\', b)
-			i++
-		case b < 0x20:
-			dst = append(dst, '\\', 'u', '0', '0', hexDigits[b>>4], hexDigits[b&15])
-			i++
-		case b < utf8.RuneSelf:
-			dst = append(dst, b)
-			i++
-		default:
-			r, size := utf8.DecodeRuneInString(s[i:])
-			dst = utf8.AppendRune(dst, r)
-			i += size
-		}
-	}
-	return append(dst, '"')
-}
+func appendString(dst []byte, s string) []byte { return gateway.AppendJSONString(dst, s) }

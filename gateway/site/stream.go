@@ -29,8 +29,10 @@ func (l *loader) checkStream(p *profile, path string, s *gateway.Stream) {
 		l.fault(path+".body", "write body: { key: expression }", "a json stream needs a body of keys")
 	case s.Format == "text" && sends && (s.Body == nil || s.Body.Fields != nil):
 		l.fault(path+".body", `write body: "text with {point}"`, "a text stream needs a body of text")
-	case s.Format == "binary" && sends && s.Raw == nil:
-		l.fault(path+".raw", "write raw: { table: holding, at: 0x0A00, count: 16 }", "a binary stream needs raw")
+	case (s.Format == "binary" || s.Format == "modbus-rtu") && sends && s.Raw == nil:
+		l.fault(path+".raw", "write raw: { table: holding, at: 0x0A00, count: 16 }", "a %s stream needs raw", s.Format)
+	case (s.Raw != nil || s.Downlink == "modbus-read") && p.Protocol != "modbus":
+		l.fault(path+".format", "write format: json, or text", "raw registers are for Modbus, the profile speaks %s", p.Protocol)
 	}
 	if s.Body != nil {
 		l.checkBody(p, path+".body", s.Body, owner)

@@ -40,7 +40,6 @@ var unbuilt = map[string][]string{
 	"Profile.namespace": nil,
 	"Profile.mode":      nil,
 	"Profile.commands":  nil,
-	"Profile.streams":   nil,
 
 	"Definition.node":    nil,
 	"Definition.browse":  nil,

@@ -1,0 +1,170 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// blocks is a bus whose session gives raw blocks.
+type blocks struct {
+	*field
+	refuse func(elapsed time.Duration) error
+}
+
+func (b *blocks) Open(ctx context.Context) (Session, error) {
+	if _, err := b.field.Open(ctx); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *blocks) ReadBlock(_ context.Context, d *Device, block *RawBlock, framed bool) ([]byte, error) {
+	if err := b.refuse(time.Since(b.start)); err != nil {
+		return nil, err
+	}
+	return fmt.Appendf(nil, "%s %s+%d %v", d.Name, block.At, block.Count, framed), nil
+}
+
+func (b *blocks) ReadFrame(_ context.Context, _ *Device, frame []byte) ([]byte, error) {
+	if string(frame) == "write" {
+		return nil, &ReadError{errors.New("function 6 is refused")}
+	}
+	return append([]byte("answer to "), frame...), nil
+}
+
+// streams gives the stream records of a run as "seconds name body".
+func streams(records []Record, start time.Time) []string {
+	var lines []string
+	for _, r := range records {
+		if r.Kind == StreamRecord {
+			lines = append(lines, fmt.Sprintf("%v %s %s", r.Time.Sub(start).Round(time.Second), r.Name, r.Body))
+		}
+	}
+	return lines
+}
+
+func TestStreamsByTime(t *testing.T) {
+	w := newRuleDesk(t, func(d *Device) {
+		d.Prefix = "d_"
+		d.Streams = []*Stream{
+			{ID: "j", Format: "json", Every: 2 * time.Second, Body: &Body{Fields: []Field{{"x", Expression{"x"}}, {"half \"x\"", Expression{"x / 2"}}, {"big", Expression{"n"}}, {"zones", Expression{"zones"}}, {"d", Expression{"delta(x)"}}}}},
+			{ID: "t", Format: "text", Every: 3 * time.Second, Body: &Body{Text: "{x} bar, {text}/{n} {zones}."}},
+		}
+	})
+	var got []Record
+	for _, s := range w.d.rules.streams {
+		s.take = func(_ *Device, r Record) { got = append(got, r) }
+	}
+	w.d.point("zones").note(&Sample{Point: w.d.point("zones").latest.Point, Time: w.now, Quality: Good, Value: ListValue([]Value{Float32Value(0.1), {}})})
+	w.d.point("text").note(&Sample{Point: w.d.point("text").latest.Point, Time: w.now, Quality: Good, Value: TextValue("K\"7")})
+	for i, samples := range []string{"x=1.5 n=7", "x=2", "x=timeout", "x=5", "x=0.3"} {
+		w.at(time.Duration(i)*time.Second, samples) // what is due is sent before the samples are taken
+	}
+	wantLines(t, streams(got, formulaStart), `
+1s d_j {"x":1.5,"half \"x\"":0.75,"big":7,"zones":[0.1,null],"d":0}
+1s d_t 1.5 bar, K"7/7 [0.1,null].
+2s d_j {"x":2,"half \"x\"":1,"big":7,"zones":[0.1,null],"d":0.5}
+3s d_t null bar, K"7/7 [0.1,null].
+4s d_j {"x":5,"half \"x\"":2.5,"big":null,"zones":null,"d":3}`)
+}
+
+// TestStreamsByEvent: one message for each time that the event happens, also
+// those that its flood brake holds back.
+func TestStreamsByEvent(t *testing.T) {
+	w := newRuleDesk(t, func(d *Device) {
+		d.Events = []*Event{{ID: "shot", Each: condition("increase(n)"), AtMost: &Rate{Count: 1, Per: time.Hour}}}
+		d.Streams = []*Stream{{ID: "curve", Format: "json", Each: "shot", Body: &Body{Fields: []Field{{"shot", Expression{"n"}}}}}}
+	})
+	var got []Record
+	w.d.rules.streams[0].take = func(_ *Device, r Record) { got = append(got, r) }
+	w.every("n", "1 2 2 3 4")
+	wantLines(t, streams(got, formulaStart), "1s curve {\"shot\":2}\n3s curve {\"shot\":3}\n4s curve {\"shot\":4}")
+}
+
+// TestRawBlocksAreReadBetweenPolls: at their times; what the device refuses is said
+// once, and a lost connection ends the session.
+func TestRawBlocksAreReadBetweenPolls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &blocks{field: &field{answer: counting, takes: 10 * time.Millisecond}}
+		f.start = time.Now()
+		lost := false
+		f.refuse = func(elapsed time.Duration) error {
+			if elapsed > 5*time.Second && elapsed < 9*time.Second {
+				return &ReadError{errors.New("exception 2")}
+			}
+			if elapsed > 13*time.Second && !lost {
+				lost = true
+				return errors.New("connection reset")
+			}
+			return nil
+		}
+		d := device("d", &Definition{ID: "p", Poll: time.Second})
+		d.Streams = []*Stream{
+			{ID: "raw", Format: "binary", Every: 2 * time.Second, Raw: &RawBlock{At: "200", Count: 4}},
+			{ID: "rtu", Format: "modbus-rtu", Every: 6 * time.Second, Raw: &RawBlock{At: "300", Count: 1}},
+		}
+		p := newPlant(t, f, d)
+		p.run(16500 * time.Millisecond)
+		wantLines(t, p.streams, `
+0s raw d 200+4 false
+0s rtu d 300+1 true
+2s raw d 200+4 false
+4s raw d 200+4 false
+10s raw d 200+4 false
+12s raw d 200+4 false
+12s rtu d 300+1 true
+16s raw d 200+4 false`)
+		if log := p.log.String(); strings.Count(log, "stream is not sent") != 2 || strings.Count(log, "stream is sent again") != 2 || !strings.Contains(log, "connection reset") {
+			t.Errorf("log:\n%s", log)
+		}
+	})
+}
+
+// TestAReadRequestOfTheCloudIsAnsweredOnItsStream: on the bus's goroutine, also
+// when the bus is down.
+func TestAReadRequestOfTheCloudIsAnsweredOnItsStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &blocks{field: &field{answer: counting}}
+		f.start = time.Now()
+		f.openErr = func(elapsed time.Duration) error {
+			if elapsed < 10*time.Second {
+				return errors.New("connection refused")
+			}
+			return nil
+		}
+		d := device("d", &Definition{ID: "p", Poll: time.Second})
+		d.Prefix = "d_"
+		stream := &Stream{ID: "modbus", Downlink: "modbus-read"}
+		var records []Record
+		b := newBusLoop(&Bus{Name: "b"}, []*Device{d}, f, new(logBuffer).logger(), &Stats{}, func(_ *Device, r Record) { records = append(records, r) })
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		done := make(chan struct{})
+		go func() { defer close(done); b.run(ctx) }()
+		time.Sleep(500 * time.Millisecond)
+		if err := b.answerFrame(ctx, d, stream, []byte("read")); err == nil || err.Error() != "the bus is down" {
+			t.Errorf("while the bus is down: %v", err)
+		}
+		time.Sleep(50 * time.Second)
+		if err := b.answerFrame(ctx, d, stream, []byte("read")); err != nil {
+			t.Error(err)
+		}
+		if err := b.answerFrame(ctx, d, stream, []byte("write")); err == nil || err.Error() != "function 6 is refused" {
+			t.Errorf("a write: %v", err)
+		}
+		time.Sleep(5 * time.Second)
+		cancel()
+		<-done
+		if got := streams(records, f.start); len(got) != 1 || !strings.HasSuffix(got[0], " d_modbus answer to read") {
+			t.Errorf("got %v", got)
+		}
+		if len(f.opened) < 2 || f.opened[len(f.opened)-1] > 50*time.Second {
+			t.Errorf("a refused frame ended the session: opened at %v", f.opened)
+		}
+	})
+}
