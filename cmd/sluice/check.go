@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -16,6 +17,8 @@ import (
 
 func checkCommand() *cobra.Command {
 	var verbose, quiet, asJSON bool
+	var trace string
+	var hold time.Duration
 	cmd := &cobra.Command{
 		Use:   "check FILE…",
 		Short: "Check site files",
@@ -27,12 +30,18 @@ With --verbose it also shows what the program makes of the file: each point's
 address as printed and on the wire, the requests planned for each bus and how
 much of its time they take, and which secrets are found.
 
-Exit code 0: no errors (warnings may be there), 1: errors.`,
+Exit code 0: no errors (warnings may be there), 1: errors.
+
+` + traceHelp,
 		Example: `  sluice check site.yaml
   sluice check --verbose site.yaml
-  sluice check --json configs/*.yaml`,
+  sluice check --json configs/*.yaml
+  sluice check --trace lastweek.csv site.yaml`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, paths []string) error {
+			if trace != "" && len(paths) > 1 {
+				return errors.New("--trace is for one site")
+			}
 			var checked []checkedSite
 			wrong := false
 			for _, path := range paths {
@@ -42,6 +51,9 @@ Exit code 0: no errors (warnings may be there), 1: errors.`,
 				}
 				wrong = wrong || c.Errors > 0
 				checked = append(checked, c)
+				if trace != "" && c.site != nil && c.Errors == 0 {
+					return runTrace(cmd.OutOrStdout(), cmd.ErrOrStderr(), c.site, trace, hold, verbose, asJSON)
+				}
 				if !asJSON {
 					c.found.Print(cmd.ErrOrStderr())
 					if !quiet {
@@ -66,6 +78,8 @@ Exit code 0: no errors (warnings may be there), 1: errors.`,
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show points, planned requests, the load of each bus and secrets")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "say only what is wrong")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print findings, points and requests as JSON")
+	cmd.Flags().StringVar(&trace, "trace", "", "CSV file of recorded values: print the events and computed points that follow")
+	cmd.Flags().DurationVar(&hold, "hold", 10*time.Minute, "how long a recorded value counts when no other follows")
 	return cmd
 }
 

@@ -18,6 +18,7 @@ var shownElsewhere = map[string]string{
 	"sluice run --site /etc/sluice/site.yaml":           "TestRunBringsRegistersToTheCloud",
 	"sluice buffer status --site /etc/sluice/site.yaml": "TestBufferCommands",
 	"sluice status --site /etc/sluice/site.yaml":        "TestStatusOfARunningGateway",
+	"sluice check --trace lastweek.csv site.yaml":       "TestTraceSaysWhatWouldHaveBeenReported",
 	"sluice bench modbus --devices 100":                 "TestBenchModbus",
 }
 
