@@ -3,6 +3,7 @@ package gateway
 import (
 	"crypto/rand"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice/buffer"
@@ -11,22 +12,42 @@ import (
 // account is what belongs to one username: its lanes, and the bucket that they
 // all spend from.
 type account struct {
-	user   string
-	bucket *bucket
-	lanes  []*lane
+	user    string
+	bucket  *bucket
+	lanes   []*lane
+	buffer  *buffer.Buffer
+	backlog string // replay, latest or stream
+	history string // with stream: its identifier
+	all     bool   // the history also gets what the pace merges
+
+	wake chan struct{} // something goes out ahead
+
+	mu      sync.Mutex
+	off     bool              // with stream: what comes in goes to the history
+	ahead   gathering         // goes out before all that waits
+	written map[string]uint64 // attributes that were written: older values than this number are not sent
 }
 
 // newAccount makes the lanes of a username, one for each kind of record.
 func (g *Gateway) newAccount(user string, uplink Uplink) *account {
 	c := &g.config
-	a := &account{user: user, bucket: &bucket{pace: pace{interval: c.Site.Cloud.MinInterval}, backlog: c.Site.Cloud.BacklogInterval}}
+	cloud := &c.Site.Cloud
+	a := &account{
+		user: user, bucket: &bucket{pace: pace{interval: cloud.MinInterval}, backlog: cloud.BacklogInterval}, buffer: c.Buffer,
+		backlog: cloud.Backlog, all: cloud.History == "all", wake: make(chan struct{}, 1), written: make(map[string]uint64),
+	}
+	kinds := []RecordKind{ReportRecord, EventRecord, StreamRecord}
+	if identifier, ok := strings.CutPrefix(cloud.Backlog, stream+":"); ok {
+		a.backlog, a.history, a.off = stream, identifier, true
+		kinds = append(kinds, HistoryRecord)
+	}
 	var gaps gapEvent
-	if c.Site.Cloud.OwnEvents["gap"] {
+	if cloud.OwnEvents["gap"] {
 		gaps = newGapEvent
 	}
-	for _, kind := range []RecordKind{ReportRecord, EventRecord, StreamRecord} {
+	for _, kind := range kinds {
 		a.lanes = append(a.lanes, &lane{
-			name: LaneName(user, kind), user: user, kind: kind, uplink: uplink, buffer: c.Buffer, bucket: a.bucket,
+			name: LaneName(user, kind), user: user, kind: kind, account: a, uplink: uplink, buffer: c.Buffer, bucket: a.bucket,
 			gaps: gaps, stats: &g.Stats, log: c.Log.With("user", user),
 		})
 	}
@@ -41,8 +62,20 @@ func LaneName(user string, kind RecordKind) string {
 		return user + "/events"
 	case StreamRecord:
 		return user + "/streams"
+	case HistoryRecord:
+		return historyLane(user)
 	}
 	return user
+}
+
+func historyLane(user string) string { return user + "/history" }
+
+// wakes tells the report lane that something goes out ahead.
+func (a *account) wakes(kind RecordKind) <-chan struct{} {
+	if kind != ReportRecord {
+		return nil
+	}
+	return a.wake
 }
 
 // gapEvent makes an event of what was lost in a lane; nil where nobody wants to know.
@@ -51,7 +84,7 @@ type gapEvent func(l *lane, loss buffer.Loss) Record
 // newGapEvent says what was lost, from when to when and why. Damaged records
 // have no times.
 func newGapEvent(l *lane, loss buffer.Loss) Record {
-	what := map[RecordKind]string{ReportRecord: "reports", EventRecord: "events", StreamRecord: "streams"}[l.kind]
+	what := map[RecordKind]string{ReportRecord: "reports", EventRecord: "events", StreamRecord: "streams", HistoryRecord: "reports"}[l.kind]
 	r := Record{Kind: EventRecord, Time: time.Now(), Name: "gap", ID: NewEventID(), Severity: Warning, Values: []Attribute{
 		{"count", IntValue(int64(loss.Records))}, {"of", TextValue(what)}, {"cause", TextValue(string(loss.Cause))},
 	}}

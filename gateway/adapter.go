@@ -155,10 +155,10 @@ func (e *WriteError) Unwrap() error { return e.Err }
 // Uplink hands records of one username to the cloud.
 type Uplink interface {
 	// Publish sends the records in order, waits until each is confirmed and
-	// tells how many were, counted from the first. While there is no
-	// connection it waits. The error is about the first record that was not
-	// confirmed: a *Refusal, ErrTooFast, ErrUnanswered, ErrLost, or another one
-	// when it was not sent. Unless it was refused, it may be sent again.
+	// tells how many were, counted from the first. While there is no connection
+	// it waits for one, for a few seconds. The error is about the first record
+	// that was not confirmed: a *Refusal, ErrTooFast, ErrUnanswered, ErrLost, or
+	// another one when it was not sent. Unless it was refused, it may be sent again.
 	Publish(ctx context.Context, records []Record) (int, error)
 	// Await returns when a record of that kind can be sent at once: there is a
 	// connection, and an answer that comes from then on would be its own. repeat

@@ -100,19 +100,26 @@ func (s *Site) DevicesOn(bus *Bus) []*Device {
 	return on
 }
 
-// store puts a record into the buffer.
-func (g *Gateway) store(d *Device, r Record) {
-	if g.config.OnReport != nil && r.Kind == ReportRecord {
-		g.config.OnReport(d.User, r)
+// store puts a record of a device into the buffer.
+func (g *Gateway) store(d *Device, r Record) { g.storeFor(d.User, r) }
+
+// storeFor puts a record of a username into the buffer, and gives its number there.
+func (g *Gateway) storeFor(user string, r Record) uint64 {
+	if r.Kind != ReportRecord {
+		class := buffer.Attributes
+		if r.Kind == EventRecord {
+			class = buffer.Event
+		}
+		return g.config.Buffer.Append(LaneName(user, r.Kind), class, r.Time, AppendRecord(nil, &r))
 	}
-	class := buffer.Attributes
-	if r.Kind == EventRecord {
-		class = buffer.Event
+	if g.config.OnReport != nil {
+		g.config.OnReport(user, r)
 	}
-	g.config.Buffer.Append(LaneName(d.User, r.Kind), class, r.Time, AppendRecord(nil, &r))
-	if r.Kind == ReportRecord {
-		g.Stats.Reports.Add(1)
+	g.Stats.Reports.Add(1)
+	if a := g.accounts[user]; a != nil {
+		return a.keep(r)
 	}
+	return g.config.Buffer.Append(user, buffer.Attributes, r.Time, AppendRecord(nil, &r))
 }
 
 // Run works until ctx ends and all its goroutines have stopped.

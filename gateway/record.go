@@ -15,6 +15,7 @@ const (
 	ReportRecord RecordKind = iota + 1
 	EventRecord
 	StreamRecord
+	HistoryRecord // a message of several reports with their times; it is never stored
 )
 
 // Attribute is one value under its name in the cloud.
@@ -34,6 +35,9 @@ type Record struct {
 	ID       string   // of an event: unique, also across restarts
 	Severity Severity // of an event: Info, Warning or Alarm
 	Body     []byte   // of a stream: the payload
+
+	Rows   []Record // of a history: reports
+	Number uint64   // of a history: that of its first row, rising; it may be followed by one for each row
 }
 
 // recordFormat is the first byte of a stored record.
@@ -59,6 +63,8 @@ func AppendRecord(dst []byte, r *Record) []byte {
 	}
 	return dst
 }
+
+func appendSeq(dst []byte, seq uint64) []byte { return binary.AppendUvarint(dst, seq) }
 
 func appendString(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
@@ -224,17 +230,37 @@ func merge(records []Record) Record {
 	if len(records) == 1 {
 		return records[0]
 	}
-	merged := Record{Kind: ReportRecord, Time: records[len(records)-1].Time}
-	at := make(map[string]int)
-	for _, r := range records {
-		for _, a := range r.Values {
-			if i, ok := at[a.Name]; ok {
-				merged.Values[i] = a
-				continue
-			}
-			at[a.Name] = len(merged.Values)
-			merged.Values = append(merged.Values, a)
-		}
+	var g gathering
+	for i := range records {
+		g.add(&records[i])
 	}
-	return merged
+	return g.record
+}
+
+// gathering is a report that grows.
+type gathering struct {
+	record     Record
+	at         map[string]int // of the attributes, in the record
+	superseded int            // values that newer ones have replaced
+}
+
+// add puts a newer report on top.
+func (g *gathering) add(r *Record) {
+	if len(r.Values) == 0 {
+		return
+	}
+	if g.at == nil {
+		g.at = make(map[string]int)
+		g.record = Record{Kind: ReportRecord}
+	}
+	g.record.Time = r.Time
+	for _, a := range r.Values {
+		if i, ok := g.at[a.Name]; ok {
+			g.record.Values[i] = a
+			g.superseded++
+			continue
+		}
+		g.at[a.Name] = len(g.record.Values)
+		g.record.Values = append(g.record.Values, a)
+	}
 }

@@ -36,9 +36,11 @@ func (l *lane) refuse(m message, reason string) {
 		l.unconfirmable()
 		return
 	}
-	l.alone = max(l.alone, m.last)
-	if m.merged > 1 {
-		return
+	if !m.whole {
+		l.alone = max(l.alone, m.last)
+		if m.merged > 1 {
+			return
+		}
 	}
 	if l.doubt.refused++; l.doubt.refused < refusals {
 		return
@@ -61,7 +63,7 @@ func (l *lane) lost(m message) {
 	l.doubt.lost++
 	switch {
 	case l.doubt.lost >= 2*losses:
-		l.putAside(m.first, "in flight at several lost connections in a row")
+		l.putMessageAside(m, "in flight at several lost connections in a row")
 	case l.doubt.lost >= losses:
 		l.alone = max(l.alone, m.last)
 	default:
@@ -81,6 +83,19 @@ func (l *lane) unanswered(m message) {
 			l.alone = max(l.alone, m.last)
 		}
 	}
+}
+
+// putMessageAside puts aside the first record of a message; what is held is none
+// of the lane's yet.
+func (l *lane) putMessageAside(m message, reason string) {
+	if l.held != nil && m.first == l.held.upTo {
+		seq := l.buffer.Append(l.name, buffer.Attributes, m.record.Time, AppendRecord(nil, &m.record))
+		if l.putAside(seq, reason) {
+			l.release()
+		}
+		return
+	}
+	l.putAside(m.first, reason)
 }
 
 // unconfirmable puts the first record aside, since the one behind it was answered.
@@ -137,4 +152,5 @@ func (l *lane) settle() {
 		l.quarantine(seq, d.reason)
 	}
 	l.buffer.Ack(l.name, d.seq)
+	l.release()
 }

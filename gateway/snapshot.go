@@ -70,14 +70,6 @@ type DeviceSnapshot struct {
 	Points []Sample  // the latest of each, in the order of Device.Points, then the computed ones; a secret one holds ***
 }
 
-// LaneSnapshot is one queue towards the cloud.
-type LaneSnapshot struct {
-	Name    string
-	User    string
-	Waiting int
-	Pace    time.Duration // shortest time between two messages now
-}
-
 // snapshotWait is how long a Snapshot waits for a bus that is within a request.
 const snapshotWait = 150 * time.Millisecond
 
@@ -92,7 +84,7 @@ func (g *Gateway) Snapshot(ctx context.Context) *Snapshot {
 	}
 	s := &Snapshot{Time: time.Now(), Started: g.started, Buffer: g.config.Buffer.Stats(), Counts: g.Stats.counts()}
 	for _, l := range g.lanes {
-		s.Lanes = append(s.Lanes, LaneSnapshot{Name: l.name, User: l.user, Waiting: l.buffer.Len(l.name), Pace: l.bucket.interval()})
+		s.Lanes = append(s.Lanes, l.show(s.Time))
 	}
 	wait.Wait()
 	for _, b := range g.buses {

@@ -12,6 +12,8 @@ type Stats struct {
 	Merged      atomic.Int64 // reports that went out within the message of a later one
 	TooFast     atomic.Int64 // messages that the cloud ignored as too fast
 	Quarantined atomic.Int64
+	Superseded  atomic.Int64 // values of a backlog in whose place a newer one went out (backlog: latest)
+	LeftOut     atomic.Int64 // values that were not sent because the point was written since
 
 	LastConfirmed atomic.Int64 // when, in Unix nanoseconds; 0 for never
 }

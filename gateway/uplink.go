@@ -14,22 +14,25 @@ import (
 // order, and hands them to the cloud. It deletes a record only when the cloud
 // confirmed it.
 type lane struct {
-	name   string // in the buffer
-	user   string
-	kind   RecordKind
-	uplink Uplink
-	buffer *buffer.Buffer
-	bucket *bucket // shared by the lanes of the username
-	gaps   gapEvent
-	stats  *Stats
-	log    *slog.Logger
-	beat   Beat
+	name    string // in the buffer
+	user    string
+	kind    RecordKind
+	account *account
+	uplink  Uplink
+	buffer  *buffer.Buffer
+	bucket  *bucket // shared by the lanes of the username
+	gaps    gapEvent
+	stats   *Stats
+	log     *slog.Logger
+	beat    Beat
 
 	next       time.Time   // not before this
 	alone      uint64      // up to this number records go out by themselves: something is wrong with one of them
 	again      *message    // goes out once more as it was
 	doubt      doubt       // about the first record
 	dissection *dissection // of the first record, once it is refused for good
+	held       *held       // with backlog: latest
+	drain      drain
 }
 
 // message is a record on its way: merged of several, acknowledged together.
@@ -39,6 +42,11 @@ type message struct {
 	last   uint64 // and of its last
 	merged int    // records in it
 	probe  bool   // sent ahead of the first record, to see whether it is answered
+	ahead  bool   // not from the lane: sent before all that waits
+
+	superseded int      // values that newer ones have replaced (backlog: latest)
+	whole      bool     // it is not sent in parts, unless it is refused for good
+	older      []Record // those of its reports that a history has to keep
 }
 
 const (
@@ -51,6 +59,7 @@ const (
 // run publishes until ctx ends.
 func (l *lane) run(ctx context.Context) {
 	ctx = WithBeat(ctx, &l.beat)
+	l.begin()
 	for ctx.Err() == nil {
 		_ = Sleep(ctx, time.Until(l.next))
 		r, waiting := l.rank()
@@ -58,16 +67,28 @@ func (l *lane) run(ctx context.Context) {
 			select {
 			case <-ctx.Done():
 			case <-l.buffer.Ready(l.name):
+			case <-l.account.wakes(l.kind):
 			case <-time.After(TurnEvery):
 			}
 			continue
 		}
-		if l.uplink.Await(ctx, l.kind, l.again != nil) != nil {
+		if l.await(ctx) != nil {
 			continue
 		}
 		if t, err := l.bucket.take(ctx, r); err == nil {
-			l.publish(ctx, t, l.take())
+			l.publish(ctx, t, l.take(ctx))
 		}
+	}
+}
+
+// begin goes on where the program has ended.
+func (l *lane) begin() {
+	switch {
+	case l.kind != ReportRecord:
+	case l.account.backlog == latest:
+		l.loadHeld()
+	case l.account.backlog == stream:
+		l.account.divert(l)
 	}
 }
 
@@ -90,13 +111,16 @@ func (l *lane) publish(ctx context.Context, t ticket, messages []message) {
 
 // rank is that of the message that goes out next; false if none waits.
 func (l *lane) rank() (rank, bool) {
+	if l.kind == ReportRecord && l.account.waitsAhead() {
+		return rankReply, true
+	}
 	limit := 1
 	if l.kind == EventRecord {
 		limit = alarmsWithin
 	}
 	records, _ := l.peek(limit)
 	if len(records) == 0 {
-		return 0, l.dissection != nil
+		return rankLive, l.dissection != nil || l.held != nil
 	}
 	switch l.kind {
 	case EventRecord:
@@ -108,6 +132,8 @@ func (l *lane) rank() (rank, bool) {
 		return rankEvent, true
 	case StreamRecord:
 		return rankStream, true
+	case HistoryRecord:
+		return rankBacklog, true
 	}
 	if l.late(records[0].Time) {
 		return rankBacklog, true
@@ -119,40 +145,83 @@ func (l *lane) rank() (rank, bool) {
 func (l *lane) late(t time.Time) bool { return time.Since(t).Abs() > 2*l.bucket.interval() }
 
 // take gives the messages that go out next: live reports, all that waits in
-// one; from a backlog, what falls into one slot of twice the interval; events
-// and stream messages one by one; where nothing is paced, each record by itself.
-func (l *lane) take() []message {
-	if l.dissection != nil {
+// one; from a backlog, what its mode says; events and stream messages one by one;
+// where nothing is paced, each record by itself.
+func (l *lane) take(ctx context.Context) []message {
+	switch {
+	case l.dissection != nil:
 		return []message{{record: l.dissection.parts[0]}}
-	}
-	if l.again != nil {
+	case l.again != nil:
 		return []message{*l.again}
+	case l.kind != ReportRecord:
+		return l.takeInOrder()
 	}
+	if r, ok := l.account.takeAhead(); ok {
+		return []message{{record: r, merged: 1, ahead: true}}
+	}
+	return l.takeReports(ctx)
+}
+
+// reports are the oldest reports, without what was written since.
+func (l *lane) reports() ([]Record, []buffer.Record) {
 	records, stored := l.peek(batch)
+	l.stats.LeftOut.Add(int64(l.account.strip(records, stored)))
+	return records, stored
+}
+
+func (l *lane) takeReports(ctx context.Context) []message {
+	records, stored := l.reports()
 	if len(records) == 0 {
-		return nil
+		return l.heldAlone()
 	}
 	slot := 2 * l.bucket.interval()
 	if l.late(records[0].Time) {
 		slot = 2 * l.bucket.late()
 	}
+	alone := stored[0].Seq <= l.alone
 	switch {
 	case l.doubt.probes() && len(records) > 1:
-		m := single(records[1:2], stored[1:2])
-		m[0].probe = true
-		return m
-	case stored[0].Seq <= l.alone:
+		return l.probe(records, stored)
+	case alone && l.held != nil:
+		return l.heldAlone()
+	case alone:
 		return single(records[:1], stored)
+	case l.account.backlog == latest && (l.held != nil || l.behind(records[0].Time)):
+		return l.takeLatest(ctx)
 	case slot == 0:
 		return single(records, stored)
-	case l.kind != ReportRecord:
-		return single(records[:1], stored)
 	}
 	n := 1
 	for n < len(records) && records[n].Time.Sub(records[0].Time).Abs() < slot {
 		n++
 	}
-	return []message{{record: merge(records[:n]), first: stored[0].Seq, last: stored[n-1].Seq, merged: n}}
+	m := message{record: merge(records[:n]), first: stored[0].Seq, last: stored[n-1].Seq, merged: n}
+	if l.account.all && l.account.backlog == stream {
+		m.older = records[:n-1]
+	}
+	return []message{m}
+}
+
+func (l *lane) takeInOrder() []message {
+	records, stored := l.peek(batch)
+	switch {
+	case len(records) == 0:
+		return nil
+	case l.kind == HistoryRecord:
+		return l.takeHistory(records, stored)
+	case l.doubt.probes() && len(records) > 1:
+		return l.probe(records, stored)
+	case stored[0].Seq <= l.alone || l.bucket.interval() > 0:
+		return single(records[:1], stored)
+	}
+	return single(records, stored)
+}
+
+// probe is the second record, sent ahead of the first.
+func (l *lane) probe(records []Record, stored []buffer.Record) []message {
+	m := single(records[1:2], stored[1:2])
+	m[0].probe = true
+	return m
 }
 
 // single gives each record as a message.
@@ -207,14 +276,27 @@ func (l *lane) confirmed(messages []message, t ticket) {
 		}
 		return
 	}
+	l.again = nil
+	if messages[0].ahead {
+		l.stats.Confirmed.Add(1)
+		return
+	}
 	if messages[0].probe && !l.unconfirmable() {
 		return // the record in front of it is still there
 	}
-	l.buffer.Ack(l.name, messages[len(messages)-1].last)
-	l.again, l.doubt = nil, doubt{}
+	last := messages[len(messages)-1].last
 	for _, m := range messages {
+		l.keepMerged(m)
 		l.stats.Confirmed.Add(1)
 		l.stats.Merged.Add(int64(m.merged - 1))
+		l.stats.Superseded.Add(int64(m.superseded))
+	}
+	l.buffer.Ack(l.name, last)
+	l.drain.note(time.Now(), l.buffer.Len(l.name))
+	l.doubt = doubt{}
+	if l.kind == ReportRecord {
+		l.release()
+		l.account.passed(last)
 	}
 }
 
@@ -228,6 +310,8 @@ func (l *lane) failed(m message, t ticket, err error) {
 		l.doubt.lost = 0
 	}
 	switch {
+	case m.ahead:
+		wait = l.failedAhead(m, t, err)
 	case errors.Is(err, ErrTooFast):
 		l.stats.TooFast.Add(1)
 		l.bucket.tooFast(t)
@@ -239,7 +323,26 @@ func (l *lane) failed(m message, t ticket, err error) {
 	case errors.Is(err, ErrLost):
 		l.lost(m)
 	}
+	if errors.Is(err, ErrLost) && l.kind == ReportRecord && l.account.backlog == stream {
+		l.account.divert(l)
+	}
 	l.next = time.Now().Add(jitter(wait))
+}
+
+// failedAhead keeps what was to go out ahead for another time. What the cloud
+// refuses goes the way of all reports.
+func (l *lane) failedAhead(m message, t ticket, err error) (wait time.Duration) {
+	var refusal *Refusal
+	if errors.As(err, &refusal) {
+		l.buffer.Append(l.name, buffer.Attributes, m.record.Time, AppendRecord(nil, &m.record))
+		return refusedWait
+	}
+	if errors.Is(err, ErrTooFast) {
+		l.stats.TooFast.Add(1)
+		l.bucket.tooFast(t)
+	}
+	l.account.putBack(m.record)
+	return retryAtLeast
 }
 
 // jitter makes a wait up to an eighth longer.

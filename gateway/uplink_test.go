@@ -22,6 +22,7 @@ type platform struct {
 	online func(elapsed time.Duration) bool
 	refuse func(elapsed time.Duration, r Record) error
 	got    []string
+	rows   []Record // of histories
 }
 
 func (p *platform) Await(ctx context.Context, _ RecordKind, _ bool) error {
@@ -34,7 +35,9 @@ func (p *platform) Await(ctx context.Context, _ RecordKind, _ bool) error {
 }
 
 func (p *platform) Publish(ctx context.Context, records []Record) (int, error) {
-	if err := p.Await(ctx, 0, false); err != nil {
+	short, cancel := context.WithTimeout(ctx, lateAfter)
+	defer cancel()
+	if err := p.Await(short, 0, false); err != nil {
 		return 0, err
 	}
 	for i, r := range records {
@@ -45,6 +48,7 @@ func (p *platform) Publish(ctx context.Context, records []Record) (int, error) {
 			}
 		}
 		line := fmt.Sprint(elapsed)
+		p.rows = append(p.rows, r.Rows...)
 		if r.Name != "" {
 			line += " " + r.Name
 		}
@@ -57,9 +61,10 @@ func (p *platform) Publish(ctx context.Context, records []Record) (int, error) {
 }
 
 func newTestLane(p Uplink, store *buffer.Buffer, kind RecordKind, interval, backlog time.Duration) *lane {
+	a := &account{user: "u", buffer: store, backlog: replay, bucket: &bucket{pace: pace{interval: interval}, backlog: backlog}, written: map[string]uint64{}}
 	return &lane{
-		name: LaneName("u", kind), user: "u", kind: kind, uplink: p, buffer: store, stats: &Stats{}, log: slog.New(slog.DiscardHandler),
-		bucket: &bucket{pace: pace{interval: interval}, backlog: backlog},
+		account: a, name: LaneName("u", kind), user: "u", kind: kind, uplink: p, buffer: store, stats: &Stats{}, log: slog.New(slog.DiscardHandler),
+		bucket: a.bucket,
 	}
 }
 

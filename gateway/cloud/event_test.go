@@ -1,8 +1,10 @@
 package cloud_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -99,5 +101,53 @@ func TestStreamsGoAsTheyAreAndNeedNoAnswer(t *testing.T) {
 	var refusal *gateway.Refusal
 	if n, err := s.Publish(t.Context(), records); n != 0 || !errors.As(err, &refusal) {
 		t.Errorf("a body that is too large: %d confirmed, %v", n, err)
+	}
+}
+
+// TestHistoryGoesInBatchesWithItsTimes: as few messages as fit, each row once,
+// numbers that rise.
+func TestHistoryGoesInBatchesWithItsTimes(t *testing.T) {
+	tw := startTwin(t, twin.Options{Respond: true})
+	s, _ := run(t, settings(tw.URL(), "response", nil), nil)
+	begin := time.UnixMilli(1_750_234_507_181)
+	row := func(i int, size int) gateway.Record {
+		return gateway.Record{Kind: gateway.ReportRecord, Time: begin.Add(time.Duration(i) * time.Second), Values: []gateway.Attribute{
+			{Name: "n", Value: gateway.IntValue(int64(i))}, {Name: "s", Value: gateway.TextValue(strings.Repeat("x", size))},
+		}}
+	}
+	small := gateway.Record{Kind: gateway.HistoryRecord, Name: "past", Number: 17, Rows: []gateway.Record{row(0, 1), {Kind: gateway.ReportRecord, Values: row(1, 0).Values}}}
+	large := gateway.Record{Kind: gateway.HistoryRecord, Name: "past", Number: 100}
+	for i := range 90 {
+		large.Rows = append(large.Rows, row(i, 1000))
+	}
+	if n, err := s.Publish(t.Context(), []gateway.Record{small, large}); n != 2 || err != nil {
+		t.Fatal(n, err)
+	}
+	got := tw.Received(user)
+	if want := `{"batch":17,"rows":[{"ts":1750234507181,"attributes":{"n":0,"s":"x"}},{"ts":null,"attributes":{"n":1,"s":""}}]}`; string(got[0].Payload) != want || got[0].Topic != "data/plant1/past" {
+		t.Errorf("%s %s, want %s", got[0].Topic, got[0].Payload, want)
+	}
+	rows, numbers := 0, []uint64{}
+	for _, m := range got[1:] {
+		var batch struct {
+			Batch uint64
+			Rows  []struct {
+				TS         int64
+				Attributes struct{ N int64 }
+			}
+		}
+		if err := json.Unmarshal(m.Payload, &batch); err != nil || len(m.Payload) > cloud.MaxMessage {
+			t.Fatalf("%d bytes, %v", len(m.Payload), err)
+		}
+		for _, r := range batch.Rows {
+			if r.Attributes.N != int64(rows) || r.TS != begin.UnixMilli()+int64(rows)*1000 {
+				t.Fatalf("row %d is %+v", rows, r)
+			}
+			rows++
+		}
+		numbers = append(numbers, batch.Batch)
+	}
+	if rows != 90 || !slices.Equal(numbers, []uint64{100, 145}) {
+		t.Errorf("%d rows in batches %v", rows, numbers)
 	}
 }

@@ -95,6 +95,38 @@ func appendStream(list [][]byte, r *gateway.Record) ([][]byte, error) {
 	return append(list, r.Body), nil
 }
 
+// appendHistory appends the messages of a history to list: one, where MaxMessage
+// allows.
+func appendHistory(list [][]byte, rows []gateway.Record, number uint64) ([][]byte, error) {
+	payload := strconv.AppendUint(append(make([]byte, 0, 4096), `{"batch":`...), number, 10)
+	payload = append(payload, `,"rows":[`...)
+	for i := range rows {
+		if i > 0 {
+			payload = append(payload, ',')
+		}
+		payload = append(payload, `{"ts":`...)
+		if rows[i].Time.IsZero() {
+			payload = append(payload, "null"...)
+		} else {
+			payload = strconv.AppendInt(payload, rows[i].Time.UnixMilli(), 10)
+		}
+		payload = append(AppendAttributes(append(payload, `,"attributes":`...), rows[i], ""), '}')
+	}
+	payload = append(payload, "]}"...)
+	if len(payload) <= MaxMessage {
+		return append(list, payload), nil
+	}
+	if len(rows) == 1 {
+		return nil, &gateway.Refusal{Reason: fmt.Sprintf("a report of the history takes %d bytes, a message holds %d", len(payload), MaxMessage)}
+	}
+	half := len(rows) / 2
+	list, err := appendHistory(list, rows[:half], number)
+	if err != nil {
+		return nil, err
+	}
+	return appendHistory(list, rows[half:], number+uint64(half))
+}
+
 func sendable(v gateway.Value) bool {
 	switch v.Kind() {
 	case gateway.None:

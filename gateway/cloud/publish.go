@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,9 +13,11 @@ import (
 // lateAfter is the age from which a report carries its own time.
 const lateAfter = 5 * time.Second
 
+var errNoConnection = errors.New("no connection")
+
 // Publish sends the records of one lane in order and tells how many of them,
-// counted from the first, are confirmed. While there is no connection it
-// waits; when one ends, it returns.
+// counted from the first, are confirmed. Without a connection it waits for one,
+// but not for long; when one ends, it returns.
 func (s *Session) Publish(ctx context.Context, records []gateway.Record) (int, error) {
 	if len(records) == 0 {
 		return 0, nil
@@ -23,9 +26,11 @@ func (s *Session) Publish(ctx context.Context, records []gateway.Record) (int, e
 	if lane == nil {
 		return 0, &gateway.Refusal{Reason: fmt.Sprintf("a record of kind %d has no topic", records[0].Kind)}
 	}
-	l, err := s.enter(ctx, lane)
+	short, cancel := context.WithTimeout(ctx, lateAfter)
+	l, err := s.enter(short, lane)
+	cancel()
 	if err != nil {
-		return 0, err
+		return 0, s.explain(lane, cmp.Or(ctx.Err(), errNoConnection))
 	}
 	defer lane.leave()
 	n := 0
@@ -104,7 +109,11 @@ func (s *Session) encode(n *lane, r *gateway.Record, afterLate bool) (packets []
 	case EventReport:
 		payloads, err = appendEvent(nil, r, s.eventID, late && s.lateTS != "")
 	case Data:
-		payloads, err = appendStream(nil, r)
+		if r.Kind == gateway.HistoryRecord {
+			payloads, err = appendHistory(nil, r.Rows, r.Number)
+		} else {
+			payloads, err = appendStream(nil, r)
+		}
 	default:
 		key := s.lateTS
 		if !late && !afterLate {

@@ -98,6 +98,8 @@ func New(c Config) (*Session, error) {
 		gateway.ReportRecord: s.answered(Attributes, AttributesResponse),
 		gateway.EventRecord:  s.answered(EventReport, EventResponse),
 		gateway.StreamRecord: newLane(Data, "", s.user, 0, &confirmation{setting: byPuback}),
+		// Streams of their own, so that a long history keeps none of the others waiting.
+		gateway.HistoryRecord: newLane(Data, "", s.user, 0, &confirmation{setting: byPuback}),
 	}
 	s.inbound = append(s.inbound, s.down.subscriptions(s.user, c.Streams)...)
 	return s, nil

@@ -17,8 +17,6 @@ import (
 var unbuilt = map[string][]string{
 	"Identity.writes": {"locked"},
 
-	"Cloud.backlog":    {"replay"},
-	"Cloud.history":    {"reported"},
 	"Cloud.on_connect": {"report"},
 	"Cloud.quality":    {"none"},
 	"Cloud.status":     nil,

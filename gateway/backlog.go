@@ -1,0 +1,222 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"sluice/buffer"
+)
+
+// What becomes of the reports that wait when the cloud is there again. All keep
+// every committed record until it is confirmed, superseded or in the history:
+//
+//   - replay sends them one slot after the other, oldest first.
+//   - latest sends the newest value of each point, in one message. What it has
+//     merged of a long backlog is in the buffer's small state, so that it can be
+//     acknowledged before the message goes out.
+//   - stream keeps what comes in while the cloud is away in a lane of its own,
+//     the history, which goes out in batches with its times; the current values
+//     go out first, as one report.
+const (
+	replay = "replay"
+	latest = "latest"
+	stream = "stream"
+)
+
+const (
+	lateAfter  = 5 * time.Second // from then on a wait is an outage
+	historyMax = 40_000          // stored bytes of the rows of one history message
+	heldBucket = "latest"        // of the small state: by lane, what latest has merged
+)
+
+// behind tells whether a report has waited for so long that it is backlog.
+func (l *lane) behind(t time.Time) bool {
+	return time.Since(t).Abs() > max(lateAfter, 2*l.bucket.interval())
+}
+
+// held is what latest has merged of records that are acknowledged.
+type held struct {
+	record Record
+	upTo   uint64
+}
+
+// takeLatest makes one message of all that waits.
+func (l *lane) takeLatest(ctx context.Context) []message {
+	for ctx.Err() == nil {
+		Turn(ctx)
+		records, stored := l.reports()
+		if len(records) == 0 {
+			return l.heldAlone()
+		}
+		last := stored[len(stored)-1].Seq
+		g := gathering{}
+		if l.held != nil {
+			g.add(&l.held.record)
+		}
+		for i := range records {
+			g.add(&records[i])
+		}
+		if l.buffer.Len(l.name) <= len(records) || !l.behind(records[len(records)-1].Time) || !l.hold(g.record, last) {
+			return []message{{record: g.record, first: stored[0].Seq, last: last, merged: len(records), superseded: g.superseded, whole: true}}
+		}
+		l.stats.Superseded.Add(int64(g.superseded))
+		l.stats.Merged.Add(int64(len(records)))
+	}
+	return nil
+}
+
+// heldAlone is the message of what is held when nothing waits behind it, or what
+// does has to go out by itself.
+func (l *lane) heldAlone() []message {
+	if l.held == nil {
+		return nil
+	}
+	return []message{{record: l.held.record, first: l.held.upTo, last: l.held.upTo, merged: 1, whole: true}}
+}
+
+// hold keeps what is merged of the records up to a number, and acknowledges them.
+func (l *lane) hold(r Record, upTo uint64) bool {
+	value := AppendRecord(appendSeq(nil, upTo), &r)
+	if err := l.buffer.Put(heldBucket, l.name, value); err != nil {
+		return false
+	}
+	l.held = &held{r, upTo}
+	l.buffer.Ack(l.name, upTo)
+	return true
+}
+
+// loadHeld finds what was held when the program ended.
+func (l *lane) loadHeld() {
+	value, err := l.buffer.Get(heldBucket, l.name)
+	if err != nil || value == nil {
+		return
+	}
+	p := recordReader{rest: value}
+	upTo := p.uvarint()
+	r, err := ParseRecord(p.rest)
+	if p.err != nil || err != nil {
+		l.log.Error("what the backlog was merged to is damaged", "lane", l.name)
+		return
+	}
+	l.held = &held{r, upTo}
+	l.buffer.Ack(l.name, upTo)
+}
+
+// release forgets what was held, once it is confirmed.
+func (l *lane) release() {
+	if l.held == nil {
+		return
+	}
+	if err := l.buffer.Put(heldBucket, l.name, nil); err == nil {
+		l.held = nil
+	}
+}
+
+// await waits until the cloud takes a record. Where there is a history, what
+// comes in meanwhile goes there as soon as that is an outage.
+func (l *lane) await(ctx context.Context) error {
+	if l.account == nil || l.account.backlog != stream || l.kind != ReportRecord {
+		return l.uplink.Await(ctx, l.kind, l.again != nil)
+	}
+	short, cancel := context.WithTimeout(ctx, lateAfter)
+	defer cancel()
+	err := l.uplink.Await(short, l.kind, l.again != nil)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	l.account.divert(l)
+	return l.uplink.Await(ctx, l.kind, false)
+}
+
+// divert moves the reports that wait to the history, and sends there what comes
+// in from now on, until the current values are on their way.
+func (a *account) divert(l *lane) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.off = true
+	a.moveToHistory(l)
+}
+
+func (a *account) moveToHistory(l *lane) {
+	l.again, l.doubt = nil, doubt{}
+	for {
+		records, stored := l.peek(batch)
+		if len(records) == 0 {
+			return
+		}
+		for i := range records {
+			a.ahead.add(&records[i])
+			l.buffer.Append(historyLane(a.user), buffer.Attributes, stored[i].Time, stored[i].Data)
+		}
+		l.buffer.Ack(l.name, stored[len(stored)-1].Seq)
+	}
+}
+
+// keep puts a report into the buffer, and gives its number there.
+func (a *account) keep(r Record) uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	name := a.user
+	if a.off {
+		name = historyLane(a.user)
+		a.ahead.add(&r)
+		wake(a.wake)
+	}
+	return a.buffer.Append(name, buffer.Attributes, r.Time, AppendRecord(nil, &r))
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// takeAhead takes what goes out before all that waits.
+func (a *account) takeAhead() (r Record, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.ahead.record.Values) == 0 {
+		return r, false
+	}
+	r, a.ahead, a.off = a.ahead.record, gathering{}, false
+	return r, true
+}
+
+// waitsAhead tells whether something goes out before all that waits.
+func (a *account) waitsAhead() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.ahead.record.Values) > 0
+}
+
+// putBack takes back what takeAhead gave.
+func (a *account) putBack(r Record) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	g := gathering{}
+	g.add(&r)
+	g.add(&a.ahead.record)
+	a.ahead = g
+}
+
+// takeHistory makes a batch of the oldest reports of a history.
+func (l *lane) takeHistory(records []Record, stored []buffer.Record) []message {
+	n, size := 0, 0
+	if stored[0].Seq <= l.alone {
+		records = records[:1]
+	}
+	for n < len(records) && (n == 0 || size+len(stored[n].Data) <= historyMax) {
+		size += len(stored[n].Data)
+		n++
+	}
+	r := Record{Kind: HistoryRecord, Name: l.account.history, Time: records[0].Time, Number: stored[0].Seq, Rows: records[:n]}
+	return []message{{record: r, first: stored[0].Seq, last: stored[n-1].Seq, merged: n}}
+}
+
+// keepMerged puts reports into the history whose values the pace has merged.
+func (l *lane) keepMerged(m message) {
+	for _, r := range m.older {
+		l.buffer.Append(historyLane(l.user), buffer.Attributes, r.Time, AppendRecord(nil, &r))
+	}
+}

@@ -1,0 +1,205 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/buffer"
+)
+
+// rig is a gateway without a field: what a test puts in goes to a platform.
+type rig struct {
+	*Gateway
+	store *buffer.Buffer
+	path  string
+}
+
+func newRig(t *testing.T, path string, cloud Cloud, p Uplink) *rig {
+	t.Helper()
+	store, err := buffer.Open(path, buffer.Options{Gaps: true, Flush: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := New(Config{Site: &Site{Cloud: cloud}, Log: slog.New(slog.DiscardHandler), Buffer: store, Uplinks: map[string]Uplink{"u": p}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &rig{g, store, path}
+}
+
+// play runs the gateway for a time, while feed puts reports into it.
+func (r *rig) play(t *testing.T, duration time.Duration, feed func()) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), duration)
+	defer cancel()
+	var wait sync.WaitGroup
+	wait.Go(feed)
+	r.Run(ctx)
+	wait.Wait()
+}
+
+func (r *rig) close(t *testing.T) {
+	t.Helper()
+	if err := r.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// counted reports n=0, n=1 … one a second, and every tenth time also slow.
+func (r *rig) counted(n int) func() {
+	return func() {
+		for i := range n {
+			report := Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"n", IntValue(int64(i))}}}
+			if i%10 == 0 {
+				report.Values = append(report.Values, Attribute{"slow", IntValue(int64(i))})
+			}
+			r.storeFor("u", report)
+			time.Sleep(time.Second)
+		}
+	}
+}
+
+func newBuffer(t *testing.T) string { return filepath.Join(t.TempDir(), "buffer.db") }
+
+// TestLatestSendsTheNewestOfEachPoint: an hour of outage, more than the uplink
+// reads at once.
+func TestLatestSendsTheNewestOfEachPoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > time.Hour }}
+		r := newRig(t, newBuffer(t), Cloud{Backlog: latest, MinInterval: time.Second, BacklogInterval: time.Second}, p)
+		defer r.close(t)
+		r.play(t, time.Hour+time.Minute, r.counted(3650))
+		if len(p.got) == 0 || !strings.HasSuffix(p.got[0], " n=3600 slow=3600") {
+			t.Fatalf("the first message is %v", p.got[:min(len(p.got), 1)])
+		}
+		if want := 3600 + 360; int(r.Stats.Superseded.Load()) != want || len(p.got) > 60 || r.store.Len("u") > 0 {
+			t.Errorf("%d superseded, want %d; %d messages, %d left", r.Stats.Superseded.Load(), want, len(p.got), r.store.Len("u"))
+		}
+		if value, err := r.store.Get(heldBucket, "u"); value != nil || err != nil {
+			t.Errorf("kept: %x, %v", value, err)
+		}
+	})
+}
+
+// TestLatestSurvivesTheEnd: what was merged of a backlog is there after a restart.
+func TestLatestSurvivesTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := newBuffer(t)
+		p := &platform{start: time.Now()}
+		p.refuse = func(time.Duration, Record) error { return errors.New("not now") }
+		cloud := Cloud{Backlog: latest, MinInterval: time.Second, BacklogInterval: time.Second}
+		r := newRig(t, path, cloud, p)
+		r.storeFor("u", Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"once", IntValue(7)}}})
+		r.counted(2500)()
+		r.play(t, time.Minute, func() {})
+		left := r.store.Len("u")
+		r.close(t)
+		p.refuse = nil
+		r = newRig(t, path, cloud, p)
+		defer r.close(t)
+		r.play(t, time.Minute, func() {})
+		if left >= 2501 || len(p.got) != 1 || !strings.HasSuffix(p.got[0], " once=7 n=2499 slow=2490") {
+			t.Errorf("%d were left, got %v", left, p.got)
+		}
+	})
+}
+
+// TestStreamSendsTheCurrentValuesFirstAndTheHistoryWithItsTimes.
+func TestStreamSendsTheCurrentValuesFirstAndTheHistoryWithItsTimes(t *testing.T) {
+	for _, history := range []string{"reported", "all"} {
+		synctest.Test(t, func(t *testing.T) {
+			const away, back = 10*time.Minute + 500*time.Millisecond, 40*time.Minute + 500*time.Millisecond
+			p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed < away || elapsed > back }}
+			p.refuse = func(elapsed time.Duration, _ Record) error {
+				if elapsed > away && elapsed < back {
+					return ErrLost
+				}
+				return nil
+			}
+			r := newRig(t, newBuffer(t), Cloud{Backlog: stream + ":past", History: history, MinInterval: 2 * time.Second, BacklogInterval: time.Second}, p)
+			defer r.close(t)
+			r.play(t, time.Hour, r.counted(3500))
+			first := ""
+			for _, line := range p.got {
+				var at, v = "", 0
+				if n, _ := fmt.Sscanf(line, "%s n=%d", &at, &v); n == 2 {
+					if d, _ := time.ParseDuration(at); d > back && first == "" {
+						first = line
+					}
+				}
+			}
+			if !strings.HasPrefix(first, "40m0.5") && !strings.HasPrefix(first, "40m1.5") && !strings.HasPrefix(first, "40m2.5") || !strings.HasSuffix(first, " slow=2400") {
+				t.Errorf("the first report after the outage is %s", first)
+			}
+			// Of the outage each report is in the history, in order and with its time.
+			next := 603 // those before may have arrived just before the outage
+			for _, row := range p.rows {
+				v := int(row.Values[0].Value.Int())
+				if elapsed := row.Time.Sub(p.start).Round(time.Second); int(elapsed/time.Second) != v {
+					t.Fatalf("row %d has time %v", v, elapsed)
+				}
+				if v == next {
+					next++
+				} else if v >= 603 && v < 2400 {
+					t.Fatalf("row %d where %d is due", v, next)
+				}
+			}
+			if next < 2400 {
+				t.Errorf("the history ends at %d", next)
+			}
+			// The values that the pace merges, about every second one, are there only with all.
+			online := 0
+			for _, row := range p.rows {
+				if v := row.Values[0].Value.Int(); v > 100 && v < 590 {
+					online++
+				}
+			}
+			if want := map[string]int{"reported": 0, "all": 244}[history]; online < want*3/4 || online > want*5/4 {
+				t.Errorf("history: %s has %d rows of the time online, want %d", history, online, want)
+			}
+			if waiting := r.store.Stats().Waiting; waiting > 0 {
+				t.Errorf("%d wait", waiting)
+			}
+		})
+	}
+}
+
+// TestAReplayNeverWalksASetpointBack: what was read back after a write goes out
+// ahead of the backlog, older values of it never, and it ends the replay.
+func TestAReplayNeverWalksASetpointBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > 10*time.Minute }}
+		r := newRig(t, newBuffer(t), Cloud{Backlog: replay, MinInterval: time.Second, BacklogInterval: time.Second}, p)
+		defer r.close(t)
+		at := func(n, setpoint int) Record {
+			return Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"n", IntValue(int64(n))}, {"setpoint", IntValue(int64(setpoint))}}}
+		}
+		r.play(t, 30*time.Minute, func() {
+			for i := range 600 {
+				r.storeFor("u", at(i, 20))
+				time.Sleep(time.Second)
+			}
+			r.readBack(&Device{User: "u"}, Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"setpoint", IntValue(50)}}})
+			time.Sleep(time.Second)
+			r.storeFor("u", at(600, 50))
+		})
+		if len(p.got) == 0 || !strings.HasSuffix(p.got[0], "s setpoint=50") {
+			t.Errorf("the first message is %v", p.got[:min(1, len(p.got))])
+		}
+		all := strings.Join(p.got, "\n")
+		if strings.Contains(all, "setpoint=20") || strings.Count(all, "setpoint=50") < 2 || !strings.Contains(all, " n=1\n") {
+			t.Errorf("got:\n%s", all)
+		}
+		if r.Stats.LeftOut.Load() < 600 || len(r.accounts["u"].written) > 0 {
+			t.Errorf("%d left out, remembered are %v", r.Stats.LeftOut.Load(), r.accounts["u"].written)
+		}
+	})
+}
