@@ -108,6 +108,9 @@ func (s *Stats) counts() Counts {
 	}
 }
 
+// BufferStats are the figures of the buffer.
+func (g *Gateway) BufferStats() buffer.Stats { return g.config.Buffer.Stats() }
+
 // ask lets the bus goroutine make a new copy.
 func (b *busLoop) ask(ctx context.Context) {
 	done := make(chan struct{})
