@@ -126,6 +126,44 @@ func (b *busLoop) ask(ctx context.Context) {
 	}
 }
 
+// Raw is what a device sent for a point last, in the words of its adapter; ""
+// where that is not known, *** where it is secret.
+func (g *Gateway) Raw(ctx context.Context, device, point string) string {
+	ctx, cancel := context.WithTimeout(ctx, snapshotWait)
+	defer cancel()
+	for _, b := range g.buses {
+		for _, d := range b.reporter.devices {
+			for _, p := range d.device.Points {
+				if d.device.Name == device && p.ID == point {
+					return b.raw(ctx, p)
+				}
+			}
+		}
+	}
+	return ""
+}
+
+func (b *busLoop) raw(ctx context.Context, p *Point) string {
+	if p.Secret {
+		return "***"
+	}
+	told := make(chan string, 1)
+	tell := func(context.Context, *busLoop) error {
+		text := ""
+		if teller, ok := b.session.(Teller); ok {
+			text = teller.Raw(p)
+		}
+		told <- text
+		return nil
+	}
+	select {
+	case b.tasks <- tell:
+		return <-told
+	case <-ctx.Done():
+		return ""
+	}
+}
+
 // show makes the copy that others read.
 func (b *busLoop) show() {
 	now := time.Now()

@@ -64,6 +64,7 @@ func New(c Config) (*Server, error) {
 	s.Handle("GET /api/hello", JSON(s.hello))
 	s.Handle("GET /api/status", JSON(s.status))
 	s.Handle("GET /api/points", JSON(s.points))
+	s.Handle("GET /api/raw", JSON(s.raw))
 	s.Handle("GET /api/trend", JSON(s.trend))
 	s.Handle("GET /api/events", JSON(s.events))
 	s.Handle("GET /api/history", JSON(s.history))

@@ -38,7 +38,7 @@ function App() {
   useEffect(() => wants(at.path === 'points'), [at.path]);
   if (s.phase === 'login') return html`<${Login} />`;
   if (!s.status) return html`<${Boot} phase=${s.phase} />`;
-  return html`<div class=${'frame ' + s.phase}>
+  return html`<div class=${s.phase === 'lost' ? 'frame stale' : 'frame'}>
     <${Header} s=${s} path=${at.path} />
     ${s.phase === 'lost' && html`<p class="lost" role="alert"><${Shape} of="bad" /> The gateway has not answered for ${ago(Date.now(), s.lostAt)}. What you see is its last word.</p>`}
     <main><${Screen} s=${s} query=${at.query} /></main>

@@ -8,10 +8,10 @@ export function Cloud({ s }) {
   const { cloud, buffer } = s.status;
   return html`
     <div class="figures">
-      <${Figure} name="Waiting" value=${count(buffer.waiting)} unit="records" note=${drains(buffer)} />
-      <${Figure} name="Time to drain" value=${buffer.waiting < 20 ? '0' : buffer.drain_ms > 0 ? span(buffer.drain_ms) : '–'} note=${buffer.waiting >= 20 && !(buffer.drain_ms > 0) ? 'it does not get less' : 'at the speed of now'} />
-      <${Figure} name="Buffer file" value=${size(buffer.file_bytes)} unit=${`of ${size(buffer.max_bytes)}`} note=${buffer.failing_since ? 'can’t be written' : 'on disk'} state=${buffer.failing_since ? 'bad' : null} />
-      <${Figure} name="Lost" value=${count(buffer.dropped)} unit="records" note="dropped since the start" state=${buffer.dropped ? 'warn' : null} />
+      <${Figure} name="Waiting" value=${count(buffer.waiting)} unit=${buffer.waiting === 1 ? 'record' : 'records'} note=${drains(buffer)} />
+      <${Figure} name="Time to drain" value=${buffer.waiting < 20 ? '0 s' : buffer.drain_ms > 0 ? span(buffer.drain_ms) : '–'} note=${buffer.waiting >= 20 && !(buffer.drain_ms > 0) ? 'it does not get less' : 'at the speed of now'} />
+      <${Figure} name="Buffer file" value=${size(buffer.file_bytes)} note=${buffer.failing_since ? 'can’t be written' : `at most ${size(buffer.max_bytes)}`} state=${buffer.failing_since ? 'bad' : null} />
+      <${Figure} name="Lost" value=${count(buffer.dropped)} unit="records" note="since the start" state=${buffer.dropped ? 'warn' : null} />
     </div>
     <${Card} title="Records that wait"><${Depth} /><//>
     <${Card} title="Sessions" flush>${cloud.length ? html`<div class="rows">${cloud.map((c) => html`<${Session} key=${c.user} c=${c} />`)}</div>`

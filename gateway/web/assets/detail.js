@@ -13,11 +13,11 @@ export function Detail({ s, p, close }) {
   return html`<aside class="detail card" aria-label=${`Point ${p.name} of ${p.device}`}>
     <header><div><h2>${p.name}</h2><small>${[p.label, device.label || p.device].filter(Boolean).join(' · ')}</small></div><button class="close" onClick=${close} aria-label="Close">×</button></header>
     <p class=${'big ' + pointState(p)}>${p.quality ? p.value : '–'} <small>${p.unit || ''}</small></p>
-    <p class="state"><${Shape} of=${pointState(p)} /> ${p.reason || 'good'} · ${p.time ? span(now() - p.time) + ' old' : 'not read yet'}</p>
+    <p class="state"><${Shape} of=${pointState(p)} /> ${p.reason || 'good'} · ${!p.time ? 'not read yet' : p.quality ? `${span(now() - p.time)} old` : `tried ${span(now() - p.time)} ago`}</p>
     <${TrendOf} p=${p} />
     <dl class="facts">
       ${fact('Address', p.place)}${fact('Type', p.type)}<${Raw} p=${p} />${fact('Polled every', p.poll_ms ? span(p.poll_ms) : 'never')}
-      ${fact('Device', p.device)}${fact('Read at', p.time ? clock(p.time) : null)}${fact('Limits', p.min && p.max ? `${p.min} to ${p.max} ${p.unit || ''}` : null)}
+      ${fact('Device', p.device)}${fact(p.quality ? 'Read at' : 'Tried at', p.time ? clock(p.time) : null)}${fact('Limits', p.min && p.max ? `${p.min} to ${p.max} ${p.unit || ''}` : null)}
     </dl>
     ${p.access !== 'r' && s.writeTest && html`<${WriteTest} p=${p} />`}
   </aside>`;

@@ -13,7 +13,7 @@ export function Overview({ s }) {
       <${Figure} name="Devices" value=${`${online}`} unit=${`of ${devices.length}`} note="give values" state=${online === devices.length ? 'good' : 'bad'} />
       <${Figure} name="Measured" value=${rate(values)} unit="values/s" note=${plural(buses.length, 'bus', 'buses')} />
       <${Figure} name="Cloud" value=${`${connected}`} unit=${`of ${cloud.length}`} note="connected" state=${connected === cloud.length ? 'good' : 'bad'} />
-      <${Figure} name="Waiting" value=${count(buffer.waiting)} unit="records" note=${drains(buffer)} state=${buffer.failing_since ? 'bad' : null} />
+      <${Figure} name="Waiting" value=${count(buffer.waiting)} unit=${buffer.waiting === 1 ? 'record' : 'records'} note=${drains(buffer)} state=${buffer.failing_since ? 'bad' : null} />
     </div>
     <${Card} title="Buses" flush>${buses.length ? html`<div class="rows">${buses.map((b) => html`<${Bus} key=${b.name} b=${b} />`)}</div>`
       : html`<${Empty} title="No bus is in use">The site file lists no device that is enabled.<//>`}<//>
