@@ -111,6 +111,13 @@ type Subscriber interface {
 	Lost() <-chan struct{}
 }
 
+// Teller is a Session that remembers what its devices sent.
+type Teller interface {
+	// Raw is what a device sent for a point last, before it was decoded, for
+	// people: registers in hexadecimal. "" where that is not known.
+	Raw(p *Point) string
+}
+
 // Caller is a Session whose devices have methods (OPC UA).
 type Caller interface {
 	// Call calls a method once. Errors are those of Session.Write.

@@ -27,10 +27,11 @@ type busLoop struct {
 	gateway *Gateway  // nil where there are no rules
 	told    told      // whether the cloud was told that the bus is down
 
-	load  load
-	shown atomic.Pointer[BusSnapshot] // the copy that other goroutines read
-	beat  Beat
-	timer *time.Timer // of wait
+	load   load
+	shown  atomic.Pointer[BusSnapshot] // the copy that other goroutines read
+	beat   Beat
+	trends *trends     // nil where there is no page
+	timer  *time.Timer // of wait
 
 	session  Session // nil while there is none
 	planned  int     // what the session's plans depend on
@@ -145,7 +146,9 @@ func (b *busLoop) serve(ctx context.Context) (err error) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if now := time.Now(); !now.Before(b.refresh) {
+		now := time.Now()
+		b.trends.sample(now)
+		if !now.Before(b.refresh) {
 			b.refresh = now.Add(b.scan)
 			b.reporter.refresh(now)
 		}

@@ -60,6 +60,7 @@ func New(c Config) (*Gateway, error) {
 		loop.grid = grid.Add(wave(i))
 		g.buses = append(g.buses, loop)
 	}
+	g.keepTrends()
 	return g, nil
 }
 

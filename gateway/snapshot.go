@@ -100,6 +100,9 @@ func (s *Stats) counts() Counts {
 	}
 }
 
+// BufferStats are the figures of the buffer.
+func (g *Gateway) BufferStats() buffer.Stats { return g.config.Buffer.Stats() }
+
 // ask lets the bus goroutine make a new copy.
 func (b *busLoop) ask(ctx context.Context) {
 	done := make(chan struct{})
@@ -112,6 +115,44 @@ func (b *busLoop) ask(ctx context.Context) {
 	case b.tasks <- show:
 		<-done
 	case <-ctx.Done():
+	}
+}
+
+// Raw is what a device sent for a point last, in the words of its adapter; ""
+// where that is not known, *** where it is secret.
+func (g *Gateway) Raw(ctx context.Context, device, point string) string {
+	ctx, cancel := context.WithTimeout(ctx, snapshotWait)
+	defer cancel()
+	for _, b := range g.buses {
+		for _, d := range b.reporter.devices {
+			for _, p := range d.device.Points {
+				if d.device.Name == device && p.ID == point {
+					return b.raw(ctx, p)
+				}
+			}
+		}
+	}
+	return ""
+}
+
+func (b *busLoop) raw(ctx context.Context, p *Point) string {
+	if p.Secret {
+		return "***"
+	}
+	told := make(chan string, 1)
+	tell := func(context.Context, *busLoop) error {
+		text := ""
+		if teller, ok := b.session.(Teller); ok {
+			text = teller.Raw(p)
+		}
+		told <- text
+		return nil
+	}
+	select {
+	case b.tasks <- tell:
+		return <-told
+	case <-ctx.Done():
+		return ""
 	}
 }
 

@@ -17,6 +17,11 @@ import (
 // watch runs a gateway of one bus on a scripted field, and gives what shows.
 func watch(t *testing.T, f *field, devices []*Device, look func(g *Gateway)) {
 	t.Helper()
+	watchSite(t, f, &Site{}, devices, look)
+}
+
+func watchSite(t *testing.T, f *field, s *Site, devices []*Device, look func(g *Gateway)) {
+	t.Helper()
 	store, err := buffer.Open(filepath.Join(t.TempDir(), "buffer.db"), buffer.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -26,9 +31,10 @@ func watch(t *testing.T, f *field, devices []*Device, look func(g *Gateway)) {
 	for _, d := range devices {
 		d.Bus = bus
 	}
+	s.Buses, s.Devices = []*Bus{bus}, devices
 	f.start = time.Now()
 	g, err := New(Config{
-		Site: &Site{Buses: []*Bus{bus}, Devices: devices}, Log: slog.New(slog.DiscardHandler), Buffer: store,
+		Site: s, Log: slog.New(slog.DiscardHandler), Buffer: store,
 		Adapters: map[string]NewAdapter{"modbus": func(Env, *Bus, []*Device) (Adapter, error) { return f, nil }},
 	})
 	if err != nil {

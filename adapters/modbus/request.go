@@ -23,8 +23,9 @@ type request struct {
 	generation int   // of what was known of the unit
 	err        error // of the last read
 	took       time.Duration
-	failures   int // in a row, without an exception
-	answers    int // of the unit, at the last of them
+	failures   int    // in a row, without an exception
+	answers    int    // of the unit, at the last of them
+	last       []byte // data of the last answer
 }
 
 // reading is one point in the answer to a request.
@@ -137,6 +138,7 @@ func (r *request) sample(at *reading, data []byte, now time.Time) gateway.Sample
 
 // fill makes the samples of all its points.
 func (r *request) fill(samples []gateway.Sample, data []byte, now time.Time) {
+	r.keep(data)
 	for i := range r.readings {
 		at := &r.readings[i]
 		if v, ok := at.quick.value(data, int(at.offset)); ok {
@@ -149,6 +151,7 @@ func (r *request) fill(samples []gateway.Sample, data []byte, now time.Time) {
 
 // fail makes the samples of all its points bad.
 func (r *request) fail(samples []gateway.Sample, now time.Time) {
+	r.keep(nil)
 	why, silent := reason(r.err, r.timeout), silence(r.err)
 	for i := range r.readings {
 		at := &r.readings[i]

@@ -101,6 +101,7 @@ func (s *session) Read(ctx context.Context, group []*gateway.Point) ([]gateway.S
 func (s *session) finish(ctx context.Context, r *request) error {
 	q := s.searches[r.at]
 	if q != nil && q.generation == r.generation && q.of(r) {
+		r.keep(nil)
 		return s.seek(ctx, r, q)
 	}
 	for try := 0; r.err != nil && s.again(try, r.at, r.err); try++ {

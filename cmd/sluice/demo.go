@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,6 +92,7 @@ func (d *demo) run(ctx context.Context, duration time.Duration) error {
 	}
 	defer d.twin.Stop()
 	d.site.Cloud.URL = d.twin.URL()
+	d.site.Local.HTTP = freeAddress()
 	d.introduce()
 	field, simulated, err := sim.Start(d.site, sim.Options{Seed: 1, Holes: true})
 	if err != nil {
@@ -251,7 +253,20 @@ func (d *demo) introduce() {
 	for _, device := range d.site.Devices {
 		d.print("  %-6s %s, %d points: %s, unit %d\n", device.Name, device.Profile.Label, len(device.Points), device.Bus.Type, device.Unit)
 	}
+	d.print("\nIts local page is open meanwhile: http://%s\n", d.site.Local.HTTP)
 	d.print("\n    time  broker  measured  delivered  waiting  what the cloud shows\n")
+}
+
+// freeAddress is the usual address of the page, or another one while that is
+// taken.
+func freeAddress() string {
+	for _, address := range []string{"127.0.0.1:8470", "127.0.0.1:0"} {
+		if l, err := net.Listen("tcp", address); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	return "none"
 }
 
 // line shows both ends at this moment.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 
 	"sluice/buffer"
 	"sluice/gateway"
@@ -14,18 +15,28 @@ import (
 
 // newLocal makes the server of the page and the control socket. What other
 // rooms add to its API is added here.
-func newLocal(s *gateway.Site, g *gateway.Gateway, store *buffer.Buffer, sessions map[string]*cloud.Session, log *slog.Logger) *web.Server {
-	server := web.New(web.Config{
+func newLocal(s *gateway.Site, g *gateway.Gateway, store *buffer.Buffer, sessions map[string]*cloud.Session, stuck func() []string, log *slog.Logger) (*web.Server, error) {
+	server, err := web.New(web.Config{
 		Site: s, Gateway: g, Log: log, Version: version(),
-		Cloud: func() []web.CloudSession { return cloudSessions(sessions) },
+		Cloud: func() []web.CloudSession { return cloudSessions(sessions) }, Stuck: stuck,
 	})
+	if err != nil {
+		return nil, err
+	}
 	handleBuffer(store, s, server.Handle, server.HandleControl)
-	return server
+	server.Handle("GET /api/site", web.JSON(newSiteAPI(s).show))
+	return server, nil
 }
 
-// runLocal answers on the control socket until ctx ends.
+// runLocal answers on the page's address and the control socket until ctx ends.
 func runLocal(ctx context.Context, s *gateway.Site, server *web.Server, log *slog.Logger) {
+	var wait sync.WaitGroup
+	if s.Local.HTTP != "none" {
+		wait.Go(func() { server.RunPage(ctx) })
+		wait.Go(func() { server.Watch(ctx) })
+	}
 	runControl(ctx, s, server, log)
+	wait.Wait()
 }
 
 // cloudSessions is how the connections to the cloud are, by user.

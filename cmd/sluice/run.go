@@ -88,6 +88,11 @@ func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log 
 		return err
 	}
 
+	service := newService(log)
+	local, err := newLocal(s, g, store, sessions, service.hangs, log)
+	if err != nil {
+		return err
+	}
 	debug.FreeOSMemory() // what loading and compiling left behind
 	if started != nil {
 		started(g)
@@ -98,9 +103,9 @@ func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log 
 	for _, session := range sessions {
 		wait.Go(func() { session.Run(ctx) })
 	}
-	wait.Go(func() { runLocal(ctx, s, newLocal(s, g, store, sessions, log), log) })
+	wait.Go(func() { runLocal(ctx, s, local, log) })
 	wait.Go(func() {
-		newService(log).run(ctx, s, func() []gateway.Watched { return watched(g, store, sessions) }, g.Summary)
+		service.run(ctx, s, func() []gateway.Watched { return watched(g, store, sessions) }, g.Summary)
 	})
 	g.Run(ctx)
 	wait.Wait()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -24,6 +25,8 @@ type service struct {
 	dog  gateway.Watchdog
 	said string          // the status
 	hung map[string]bool // loops that were logged
+
+	stuck atomic.Pointer[[]string] // loops that don't turn, for other goroutines
 }
 
 const (
@@ -92,6 +95,7 @@ func (v *service) run(ctx context.Context, s *gateway.Site, loops func() []gatew
 // look feeds the watchdog if all loops turn, and logs which do not.
 func (v *service) look(now time.Time, loops []gateway.Watched, wait time.Duration) {
 	all, stuck := v.dog.Check(now, loops, wait)
+	v.stuck.Store(&stuck)
 	if all && v.watchdog > 0 {
 		v.notify("WATCHDOG=1")
 	}
@@ -105,6 +109,14 @@ func (v *service) look(now time.Time, loops []gateway.Watched, wait time.Duratio
 		clear(v.hung)
 		v.log.Info("all loops turn again")
 	}
+}
+
+// hangs are the loops that don't turn, as they were at the last look.
+func (v *service) hangs() []string {
+	if stuck := v.stuck.Load(); stuck != nil {
+		return *stuck
+	}
+	return nil
 }
 
 // tell says how the gateway is, where that is news.

@@ -21,10 +21,7 @@ var unbuilt = map[string][]string{
 	"Cloud.quality":    {"none"},
 	"Cloud.status":     nil,
 
-	"Local.http":       {"none"},
-	"Local.password":   nil,
 	"Local.write_test": {"false"},
-	"Local.history":    nil,
 
 	"Bus.type":            {"modbus-rtu", "modbus-tcp", "modbus-rtu-over-tcp", "modbus-udp", "modbus-tls"},
 	"Bus.endpoint":        nil,

@@ -14,6 +14,13 @@
 //	GET  /api/hello                          site, version, pid, path of the buffer: who answers here?
 //	GET  /api/status                         Status: buses, devices, cloud sessions, buffer
 //	GET  /api/points[?device=NAME]           []PointsOf: the points of each device with their latest samples
+//	GET  /api/stream[?points=1]              server-sent events: what changes, see Server.stream
+//	GET  /api/trend?device=NAME&point=NAME   Trend: the last local.history, thinned to lows and highs
+//	GET  /api/raw?device=NAME&point=NAME     Raw: what the device sent for a point last
+//	GET  /api/history                        Depths: how full the buffer was
+//	GET  /api/events                         []Event: the last ones, oldest first
+//	GET  /api/site                           the site file without secrets, and its findings
+//	GET  /metrics · /healthz · /readyz       for Prometheus and supervisors
 //	GET  /api/buffer                         what waits by lane, figures of the file
 //	GET  /api/buffer/quarantine              what the cloud refused
 //	GET  /api/buffer/quarantine/{number}     one of these as it would be sent

@@ -42,6 +42,15 @@ func (s *Server) points(r *http.Request) (any, error) {
 	return out, nil
 }
 
+// Raw is what a device sent for a point.
+type Raw struct {
+	Raw string `json:"raw"` // "" where that is not known
+}
+
+func (s *Server) raw(r *http.Request) (any, error) {
+	return Raw{s.Gateway.Raw(r.Context(), r.URL.Query().Get("device"), r.URL.Query().Get("point"))}, nil
+}
+
 func pointsOf(d *gateway.DeviceSnapshot) PointsOf {
 	out := PointsOf{Device: d.Device.Name, Points: make([]Point, len(d.Points))}
 	for i := range d.Points {

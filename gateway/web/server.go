@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"sluice/gateway"
 )
 
@@ -21,6 +23,7 @@ type Config struct {
 	Log     *slog.Logger
 	Version string
 	Cloud   func() []CloudSession // may be nil
+	Stuck   func() []string       // loops that should turn and don't; may be nil
 }
 
 // CloudSession is the connection of one username to the cloud.
@@ -37,15 +40,41 @@ type Server struct {
 	Config
 	page    *http.ServeMux
 	control *http.ServeMux
+	door    *door // nil without a password
+	depths  *depths
+	streams chan struct{} // one for each that is open
+
+	mu   sync.Mutex
+	last *gateway.Snapshot // of the streams
 }
 
-// New makes a server; Run lets it answer.
-func New(c Config) *Server {
-	s := &Server{Config: c, page: http.NewServeMux(), control: http.NewServeMux()}
+// New makes a server; RunPage and RunControl let it answer.
+func New(c Config) (*Server, error) {
+	s := &Server{
+		Config: c, page: http.NewServeMux(), control: http.NewServeMux(), depths: newDepths(c.Site.Local.History), streams: make(chan struct{}, mostStreams),
+	}
+	if secret := c.Site.Local.Password; secret != "" {
+		var err error
+		if s.door, err = newDoor(string(secret)); err != nil {
+			return nil, err
+		}
+		s.page.HandleFunc("POST /api/login", s.door.login)
+		s.page.HandleFunc("POST /api/logout", s.door.logout)
+	}
 	s.Handle("GET /api/hello", JSON(s.hello))
 	s.Handle("GET /api/status", JSON(s.status))
 	s.Handle("GET /api/points", JSON(s.points))
-	return s
+	s.Handle("GET /api/raw", JSON(s.raw))
+	s.Handle("GET /api/trend", JSON(s.trend))
+	s.Handle("GET /api/events", JSON(s.events))
+	s.Handle("GET /api/history", JSON(s.history))
+	s.Handle("GET /api/stream", http.HandlerFunc(s.stream))
+	s.Handle("GET /metrics", s.metrics())
+	s.Handle("GET /healthz", http.HandlerFunc(s.healthz))
+	s.Handle("GET /readyz", http.HandlerFunc(s.readyz))
+	s.page.Handle("GET /{$}", http.HandlerFunc(index))
+	s.page.Handle("GET /assets/", assetServer())
+	return s, nil
 }
 
 // Handle adds a handler to the page and to the control socket. A pattern is
@@ -61,11 +90,47 @@ func (s *Server) HandleControl(pattern string, h http.Handler) { s.control.Handl
 // RunControl answers on the control socket until ctx ends.
 func (s *Server) RunControl(ctx context.Context, l net.Listener) { s.serve(ctx, l, s.control) }
 
+// RunPage answers on the page's address until ctx ends. While the address is
+// taken it waits for it: the gateway works without a page, too.
+func (s *Server) RunPage(ctx context.Context) {
+	for said := ""; ; {
+		l, err := net.Listen("tcp", s.Site.Local.HTTP)
+		if err == nil {
+			s.Log.Info("page is served", "address", "http://"+l.Addr().String())
+			s.serve(ctx, netutil.LimitListener(l, mostConnections), s.pageHandler())
+			return
+		}
+		if said != err.Error() {
+			s.Log.Warn("page is not served", "error", err)
+			said = err.Error()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(listenAgain):
+		}
+	}
+}
+
+const (
+	mostConnections = 64
+	listenAgain     = 5 * time.Second
+)
+
+// pageHandler is the page with its guards, the outermost first.
+func (s *Server) pageHandler() http.Handler {
+	h := http.Handler(s.page)
+	if s.door != nil {
+		h = s.door.keep(h)
+	}
+	return s.guard(h)
+}
+
 // serve answers until ctx ends; requests under way end with it.
 func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler) {
 	server := &http.Server{
 		Handler: h, BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 	}
 	var wait sync.WaitGroup
 	wait.Go(func() {
@@ -96,24 +161,23 @@ func JSON(answer func(*http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		value, err := answer(r)
-		status := http.StatusOK
 		if err != nil {
-			status = http.StatusInternalServerError
-			var known *Error
-			if errors.As(err, &known) {
-				status = known.Status
-			}
-			value = map[string]string{"error": err.Error()}
+			fail(w, err)
+			return
 		}
-		body, err := json.Marshal(value)
-		if err != nil {
-			status, body = http.StatusInternalServerError, []byte(`{"error":"this can't be written as JSON"}`)
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "no-store")
-		w.WriteHeader(status)
-		_, _ = w.Write(append(body, '\n')) // nobody is left to hear of an error
+		answerJSON(w, http.StatusOK, value)
 	})
+}
+
+func answerJSON(w http.ResponseWriter, status int, value any) {
+	body, err := json.Marshal(value)
+	if err != nil {
+		status, body = http.StatusInternalServerError, []byte(`{"error":"this can't be written as JSON"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // nobody is left to hear of an error
 }
 
 // Hello tells which gateway answers.

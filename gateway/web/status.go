@@ -71,6 +71,7 @@ type Buffer struct {
 	Pending      int       `json:"pending"` // of them, not on disk yet
 	FileSize     int64     `json:"file_bytes"`
 	MaxSize      int64     `json:"max_bytes"`
+	DrainMS      int64     `json:"drain_ms"` // until nothing waits, at the speed of now; -1 while it does not get less
 	Appended     uint64    `json:"appended"` // since the start, as the following
 	Acked        uint64    `json:"acked"`
 	Dropped      uint64    `json:"dropped"`
@@ -162,7 +163,8 @@ func (s *Server) cloudOf(snap *gateway.Snapshot) []Cloud {
 func (s *Server) bufferOf(snap *gateway.Snapshot) Buffer {
 	b := snap.Buffer
 	return Buffer{
-		Path: s.Site.Buffer.Path, Waiting: b.Waiting, Pending: b.Pending, FileSize: b.FileSize, MaxSize: int64(s.Site.Buffer.MaxSize),
+		DrainMS: s.depths.drain(snap.Time, b.Waiting),
+		Path:    s.Site.Buffer.Path, Waiting: b.Waiting, Pending: b.Pending, FileSize: b.FileSize, MaxSize: int64(s.Site.Buffer.MaxSize),
 		Appended: b.Appended, Acked: b.Acked, Dropped: b.Dropped.Total(), Quarantined: b.Quarantined, FailingSince: b.FailingSince.UTC(),
 	}
 }

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/performance"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+
+	"sluice/adapters/sim"
+	"sluice/gateway"
+	"sluice/gateway/cloud/twin"
+	"sluice/gateway/site"
+)
+
+// browser opens a headless Chromium of the size of a panel PC. A message on
+// its console fails the test: the page's policy tells there what it stopped.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	path := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if found, err := exec.LookPath(name); err == nil && path == "" {
+			path = found
+		}
+	}
+	if path == "" {
+		if os.Getenv("CI") != "" {
+			t.Fatal("chromium is missing")
+		}
+		t.Skip("chromium is missing")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WindowSize(1280, 800))
+	ctx, stop := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(stop)
+	ctx, end := chromedp.NewContext(ctx)
+	t.Cleanup(end)
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	t.Cleanup(cancel)
+	chromedp.ListenTarget(ctx, func(event any) {
+		switch e := event.(type) {
+		case *runtime.EventExceptionThrown:
+			t.Errorf("the page threw: %s", e.ExceptionDetails.Error())
+		case *runtime.EventConsoleAPICalled:
+			if e.Type == runtime.APITypeError {
+				t.Errorf("the page complains: %v", e.Args)
+			}
+		}
+	})
+	return ctx
+}
+
+// do runs steps in the browser.
+func do(t *testing.T, ctx context.Context, what string, actions ...chromedp.Action) {
+	t.Helper()
+	if err := chromedp.Run(ctx, actions...); err != nil {
+		var text string
+		_ = chromedp.Run(ctx, chromedp.Evaluate(`document.body.innerText`, &text))
+		t.Fatalf("%s: %v; the page says:\n%s", what, err, text)
+	}
+}
+
+// until waits for an expression of JavaScript to hold.
+func until(expression string) chromedp.Action {
+	return chromedp.Poll("!!("+expression+")", nil, chromedp.WithPollingTimeout(15*time.Second), chromedp.WithPollingInterval(100*time.Millisecond))
+}
+
+// localAddress is a free one for a page.
+func localAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// TestPageShowsTheField: values move, an outage shows and ends.
+func TestPageShowsTheField(t *testing.T) {
+	ctx := browser(t)
+	p := newPlant(t)
+	address := localAddress(t)
+	p.configure(t, "local: { http: none }", "local: { http: "+address+" }")
+	p.set(t, "a", "speed", gateway.UintValue(1450))
+	runPlant(t, p)
+	const speed = `document.querySelector('[data-point="a/speed"] .value')?.textContent`
+	do(t, ctx, "overview", chromedp.Navigate("http://"+address+"/"), until(`document.querySelector('#verdict')?.textContent.includes('all is well')`))
+	do(t, ctx, "buses and devices", until(`document.querySelectorAll('[data-bus]').length == 2 && document.querySelectorAll('[data-device]').length == 2`))
+	do(t, ctx, "points", chromedp.Click(`.tabs a[href="#/points"]`), until(speed+` == '1450rpm'`))
+	p.set(t, "a", "speed", gateway.UintValue(1451))
+	do(t, ctx, "a value moves", until(speed+` == '1451rpm'`))
+	do(t, ctx, "trend", chromedp.Click(`[data-point="a/speed"]`), until(`document.querySelector('.detail .u-over') && document.querySelector('.detail .big').textContent.includes('1451')`),
+		until(`document.querySelector('.facts code')?.textContent == '0x05AB'`))
+
+	if err := p.sim.StopBus("rtu"); err != nil {
+		t.Fatal(err)
+	}
+	do(t, ctx, "an outage", until(`document.querySelector('#verdict').textContent.includes('needs attention') || document.querySelector('#verdict').textContent.includes('need attention')`),
+		chromedp.Click(`.tabs a[href="#/"]`), until(`document.querySelector('[data-bus=rtu] .says.bad')?.textContent.length > 5`),
+		until(`document.querySelector('[data-bus=tcp] .shape.good')`))
+	if err := p.sim.StartBus("rtu"); err != nil {
+		t.Fatal(err)
+	}
+	do(t, ctx, "its end", until(`document.querySelector('#verdict').textContent.includes('all is well')`))
+
+	p.twin.Stop()
+	do(t, ctx, "the cloud goes", chromedp.Click(`.tabs a[href="#/cloud"]`), until(`document.querySelector('[data-user=own] .shape.bad') && document.querySelector('[data-user=own] .says.bad')`))
+	if err := p.twin.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	do(t, ctx, "the cloud is back", until(`document.querySelector('[data-user=own] .shape.good')`))
+}
+
+// TestPageStaysSmoothWith5000Points: every value changes each second, and that
+// and a scroll through all of them leave the page's thread time to spare.
+func TestPageStaysSmoothWith5000Points(t *testing.T) {
+	ctx := browser(t)
+	address := localAddress(t)
+	s := manyPoints(t, address)
+	log := slog.New(slog.DiscardHandler)
+	runCtx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- serve(runCtx, s, log, nil, nil) }()
+	t.Cleanup(func() { cancel(); <-ended })
+
+	do(t, ctx, "points", chromedp.Navigate("http://"+address+"/#/points"), until(`document.querySelector('.tools .aside')?.textContent.replace(/\D/g,'') == '5000'`),
+		until(`document.querySelectorAll('.row.good').length > 10`))
+	var rows int
+	var wall struct{ Worst, Frames, Average float64 }
+	before := mainThread(t, ctx)
+	do(t, ctx, "a second of ticks", chromedp.Sleep(5*time.Second))
+	ticks := mainThread(t, ctx) - before
+	do(t, ctx, "a scroll", chromedp.Evaluate(`document.querySelectorAll('.row').length`, &rows), chromedp.Evaluate(scrollThrough, &wall, func(p *runtime.EvaluateParams) *runtime.EvaluateParams {
+		return p.WithAwaitPromise(true)
+	}))
+	frame := (mainThread(t, ctx) - before - ticks) / time.Duration(max(1, wall.Frames))
+	t.Logf("%d rows exist; live values take %v of the page's thread a second; a frame of a scroll through all takes %v of it, drawn every %.0f ms here, at worst after %.0f ms",
+		rows, ticks/5, frame, wall.Average, wall.Worst)
+	// Processor time: a CI machine draws without a graphics card, and beside other tests.
+	if rows > 80 || ticks/5 > 100*time.Millisecond || frame > 60*time.Millisecond {
+		t.Error("the page stutters")
+	}
+	do(t, ctx, "a filter", chromedp.SendKeys("#filter", "d3 p123"), until(`document.querySelector('.tools .aside').textContent.startsWith('1 of')`))
+}
+
+// mainThread is the processor time that the page's thread has taken.
+func mainThread(t *testing.T, ctx context.Context) (took time.Duration) {
+	t.Helper()
+	do(t, ctx, "measure", chromedp.ActionFunc(func(ctx context.Context) error {
+		if err := performance.Enable().WithTimeDomain(performance.EnableTimeDomainThreadTicks).Do(ctx); err != nil {
+			return err
+		}
+		metrics, err := performance.GetMetrics().Do(ctx)
+		for _, m := range metrics {
+			if m.Name == "TaskDuration" {
+				took = time.Duration(m.Value * float64(time.Second))
+			}
+		}
+		return err
+	}))
+	return took
+}
+
+// scrollThrough scrolls through the list for three seconds and measures the
+// time between frames.
+const scrollThrough = `new Promise((done) => {
+  const start = performance.now(), gaps = [];
+  let last = start;
+  const frame = (t) => {
+    gaps.push(t - last); last = t;
+    const part = (t - start) / 3000;
+    if (part < 1) { scrollTo(0, part * document.documentElement.scrollHeight); requestAnimationFrame(frame); return; }
+    gaps.splice(0, 2);
+    done({ Worst: Math.max(...gaps), Frames: gaps.length, Average: gaps.reduce((a, b) => a + b, 0) / gaps.length });
+  };
+  requestAnimationFrame(frame);
+})`
+
+// manyPoints is a site of five simulated devices with 1,000 points each, whose
+// values change with each poll.
+func manyPoints(t *testing.T, address string) *gateway.Site {
+	t.Helper()
+	platform, err := twin.Start(twin.Options{Users: map[string]string{"bench": "bench"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(platform.Stop)
+	b := &modbusBench{devices: 5, registers: 1000, poll: time.Second, pipeline: 1}
+	path := filepath.Join(t.TempDir(), "site.yaml")
+	write(t, path, strings.Replace(string(b.site()), "http: none", "http: "+address, 1))
+	s, found := site.Load(path, siteOptions())
+	if found.Errors() > 0 {
+		found.Print(os.Stderr)
+		t.Fatal("the site of this test is wrong")
+	}
+	s.Cloud.URL = platform.URL()
+	field, simulated, err := sim.Start(s, sim.Options{Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { field.Close() })
+	return simulated
+}
+
+// configure changes the plant's site file.
+func (p *plant) configure(t *testing.T, from, to string) {
+	t.Helper()
+	content, err := os.ReadFile(p.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(content), from) {
+		t.Fatal(fmt.Errorf("no %q in the site file", from))
+	}
+	write(t, p.path, strings.ReplaceAll(string(content), from, to))
+}
