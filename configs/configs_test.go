@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"sluice/adapters/modbus"
+	"sluice/adapters/opcua"
 	"sluice/configs"
 	"sluice/gateway"
 	"sluice/gateway/site"
@@ -23,7 +24,7 @@ func options(t *testing.T) site.Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return site.Options{Checks: map[string]site.Check{"modbus": modbus.Check}, Builtin: builtin}
+	return site.Options{Checks: map[string]site.Check{"modbus": modbus.Check, "opcua": opcua.Check}, Builtin: builtin}
 }
 
 // load loads a site that has to be without errors.

@@ -37,6 +37,9 @@ type Sample struct {
 type Env struct {
 	Log   *slog.Logger // with the bus's name
 	State State
+	// Dir is where an adapter may keep files that people use too, such as
+	// certificates: that of the buffer file. "" is nowhere.
+	Dir string
 	// Shared is for what the buses of one gateway can have in common, such as
 	// compiled definitions. It is used only while adapters are made; may be nil.
 	Shared map[any]any
@@ -104,11 +107,30 @@ type Replanner interface {
 type Subscriber interface {
 	// Subscribe begins to watch points and returns. From then on deliver gets
 	// samples, first one of every point, until the session is closed; deliver
-	// takes the slice over, and blocks while the bus is busy. When the
-	// subscription can't go on, the next Read, or Lost, gives the error.
+	// takes the slice over, and blocks while the bus is busy. Samples of one point
+	// are in order. When the subscription can't go on, the session is lost.
 	Subscribe(ctx context.Context, points []*Point, deliver func([]Sample)) error
-	// Lost is closed when the session is over by itself.
+	// Lost is closed when the session is over by itself, and Err says why.
 	Lost() <-chan struct{}
+	Err() error
+}
+
+// EventSource is a Subscriber whose devices tell events of their own: those that
+// profiles choose by opcua:. TellEvents comes before Subscribe; deliver takes
+// the slice over, and blocks while the bus is busy.
+type EventSource interface {
+	TellEvents(devices []*Device, deliver func([]FieldEvent))
+}
+
+// FieldEvent is an event that a device told by itself.
+type FieldEvent struct {
+	Device   *Device
+	Event    *Event // that chose it
+	Time     time.Time
+	Source   string // its name in the device
+	Message  string
+	Severity int   // 1 to 1000
+	Active   Value // of an alarm: whether it is on; None for other events
 }
 
 // Teller is a Session that remembers what its devices sent.

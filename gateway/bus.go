@@ -33,6 +33,8 @@ type busLoop struct {
 	trends *trends     // nil where there is no page
 	timer  *time.Timer // of wait
 
+	feed     feed    // what devices say by themselves
+	watching bool    // the stations are without what is watched
 	session  Session // nil while there is none
 	planned  int     // what the session's plans depend on
 	answered bool    // the session gave a good answer
@@ -55,11 +57,7 @@ const leastFailures = 2
 func newBusLoop(bus *Bus, devices []*Device, adapter Adapter, log *slog.Logger, stats *Stats, take func(*Device, Record)) *busLoop {
 	b := &busLoop{bus: bus, adapter: adapter, log: log, stats: stats, reporter: newReporter(devices, take), health: busHealth{log: log},
 		tasks: make(chan task)}
-	for _, s := range newStations(bus, b.reporter.devices) {
-		if len(s.polls) > 0 {
-			b.stations = append(b.stations, s)
-		}
-	}
+	b.arrange()
 	b.scan = max(leastScan, b.reporter.soonest()/20)
 	b.grid = time.Now()
 	b.show()
@@ -113,6 +111,12 @@ func (b *busLoop) wait(ctx context.Context, until time.Time) error {
 	case <-b.timer.C:
 	case t := <-b.tasks:
 		return t(ctx, b)
+	case samples := <-b.feed.deliveries:
+		b.take(samples)
+	case events := <-b.feed.events:
+		b.occur(events)
+	case <-b.feed.lost:
+		return b.feed.why()
 	}
 	return nil
 }
@@ -126,9 +130,13 @@ func (b *busLoop) serve(ctx context.Context) (err error) {
 	}
 	b.session = session
 	defer func() {
+		b.unsubscribe()
 		b.session = nil
 		session.Close()
 	}()
+	if err := b.subscribe(ctx); err != nil {
+		return err
+	}
 	for _, s := range b.stations {
 		s.restart()
 	}
@@ -137,6 +145,10 @@ func (b *busLoop) serve(ctx context.Context) (err error) {
 		select {
 		case t := <-b.tasks:
 			err = t(ctx, b)
+		case samples := <-b.feed.deliveries:
+			b.take(samples)
+		case events := <-b.feed.events:
+			b.occur(events)
 		default:
 			err = b.turn(ctx)
 		}
@@ -361,6 +373,7 @@ func (b *busLoop) markBad(err error) {
 	for _, d := range b.reporter.devices {
 		b.reporter.flush(d) // what was read before the loss
 		for _, st := range d.points {
+			st.watched = false
 			st.note(&Sample{Point: st.latest.Point, Time: now, Reason: err.Error()})
 		}
 		d.judge(now)

@@ -22,6 +22,7 @@ package gateway
 
 import (
 	"math"
+	"strings"
 	"time"
 )
 
@@ -213,13 +214,14 @@ func (b *bound) load(slot int) Value {
 	return s.Value
 }
 
-// sendable tells whether the value of a sample may leave the gateway.
+// sendable tells whether the value of a sample may leave the gateway: a good
+// one, one without a label, one that the device itself calls uncertain.
 func (s *Sample) sendable() bool {
 	switch s.Quality {
 	case Good:
 		return true
 	case Uncertain:
-		return s.Reason == reasonUnlabelled || s.Point != nil && s.Point.Implausible == "send" && !s.withheld
+		return !s.withheld && (!strings.HasPrefix(s.Reason, reasonImplausible) || s.Point != nil && s.Point.Implausible == "send")
 	}
 	return false
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -82,7 +83,7 @@ func (g *Gateway) newBus(bus *Bus, devices []*Device, shared map[any]any) (*busL
 		return nil, fmt.Errorf("no adapter for type %s", bus.Type)
 	}
 	log := g.config.Log.With("bus", bus.Name)
-	adapter, err := make(Env{Log: log, State: g.config.Buffer, Shared: shared}, bus, devices)
+	adapter, err := make(Env{Log: log, State: g.config.Buffer, Dir: filepath.Dir(g.config.Site.Buffer.Path), Shared: shared}, bus, devices)
 	if err != nil {
 		return nil, err
 	}

@@ -15,9 +15,12 @@ const (
 type pointState struct {
 	latest     Sample
 	reported   Value
-	reportedAt time.Time // zero: never
+	reportedAt time.Time // by our clock; zero: never
+	heard      time.Time // when the latest sample came, by our clock; for polls the sample's time
 	seen       bool      // read at least once
 	plain      bool      // a sample that says what was last reported means nothing new
+	watched    bool      // the device says by itself when it changes
+	pass       uint64    // of the device, in which it was last told
 	meter      *meter    // of a counter
 	computed   bool      // worked out of other points, not read
 	device     *deviceState
@@ -27,6 +30,7 @@ type pointState struct {
 type deviceState struct {
 	device  *Device
 	points  []*pointState
+	pass    uint64  // how often what it told was looked at, from 1
 	touched []touch // worth a report, since the last flush
 	rules   *rules  // nil where there are none
 	health
@@ -37,7 +41,8 @@ type deviceState struct {
 type touch struct {
 	state *pointState
 	value Value
-	time  time.Time
+	time  time.Time // of the report
+	heard time.Time
 }
 
 // reporter decides which samples become reports. It belongs to one bus
@@ -51,7 +56,7 @@ type reporter struct {
 func newReporter(devices []*Device, take func(*Device, Record)) *reporter {
 	r := &reporter{states: make(map[*Point]*pointState), take: take}
 	for _, d := range devices {
-		ds := &deviceState{device: d}
+		ds := &deviceState{device: d, pass: 1}
 		for _, p := range d.Points {
 			st := &pointState{latest: Sample{Point: p, Reason: "not read yet"}, device: ds, meter: newMeter(p.Definition)}
 			st.plain = st.meter == nil && p.Report.Mode != "always"
@@ -63,17 +68,30 @@ func newReporter(devices []*Device, take func(*Device, Record)) *reporter {
 	return r
 }
 
+// of gives the points of a device.
+func (r *reporter) of(d *Device) []*pointState {
+	for _, ds := range r.devices {
+		if ds.device == d {
+			return ds.points
+		}
+	}
+	return nil
+}
+
 // note keeps a sample as the latest of its point and marks the point where the
 // sample is worth a report.
 func (st *pointState) note(s *Sample) {
 	if st.repeats(s) {
-		st.latest.Time, st.latest.Value = s.Time, s.Value
+		st.latest.Time, st.latest.Value, st.heard = s.Time, s.Value, s.Time
 		return
 	}
 	if !st.computed {
 		st.device.count(st, s.Quality == Bad)
 	}
 	st.latest = *s
+	if st.heard = s.Time; st.watched {
+		st.heard = time.Now()
+	}
 	if st.meter != nil && st.meter.note(s) {
 		st.device.resets = append(st.device.resets, st)
 	}
@@ -90,7 +108,22 @@ func (st *pointState) repeats(s *Sample) bool {
 }
 
 func (st *pointState) touch() {
-	st.device.touched = append(st.device.touched, touch{st, st.latest.Value, st.latest.Time})
+	st.device.touched = append(st.device.touched, touch{st, st.latest.Value, st.latest.Time, st.heard})
+}
+
+// settled is how old the news of a watched point can be when they arrive: what
+// was not said until then holds.
+const settled = 2 * time.Second
+
+// repeat touches a point whose value stands.
+func (st *pointState) repeat(now time.Time) {
+	t := touch{st, st.latest.Value, st.latest.Time, now}
+	if st.watched && now.Add(-settled).After(t.time) {
+		t.time = now.Add(-settled)
+	} else if !st.watched {
+		t.heard = st.heard
+	}
+	st.device.touched = append(st.device.touched, t)
 }
 
 // reportable tells whether the latest sample may go to the cloud at all.
@@ -107,7 +140,7 @@ func (st *pointState) worthReport() bool {
 		return true
 	}
 	rule := &st.latest.Point.Report
-	if rule.AtMostEvery > 0 && st.latest.Time.Sub(st.reportedAt) < rule.AtMostEvery {
+	if rule.AtMostEvery > 0 && st.heard.Sub(st.reportedAt) < rule.AtMostEvery {
 		return false
 	}
 	return rule.Mode == "always" || changed(&st.latest.Value, &st.reported, st.latest.Point.deadband())
@@ -143,11 +176,15 @@ func changed(now, last *Value, band *Deadband) bool {
 	return difference > 0 && difference >= limit
 }
 
-// soonest is the shortest at_least_every of the points.
+// soonest is the shortest at_least_every of the points, and at_most_every of
+// those that may be watched.
 func (r *reporter) soonest() time.Duration {
 	soonest := time.Hour
 	for p := range r.states {
 		if every := p.Report.AtLeastEvery; every > 0 {
+			soonest = min(soonest, every)
+		}
+		if every := p.Report.AtMostEvery; every > 0 && watched(p) {
 			soonest = min(soonest, every)
 		}
 	}
@@ -156,7 +193,8 @@ func (r *reporter) soonest() time.Duration {
 
 // refresh marks the points that were not reported for at_least_every. Only a
 // reportable sample that was read within two polls is repeated: a dead sensor
-// is never refreshed.
+// is never refreshed. One that is watched stands until its device says something
+// else, or is lost.
 func (r *reporter) refresh(now time.Time) {
 	for _, d := range r.devices {
 		var stale []*pointState
@@ -170,17 +208,25 @@ func (r *reporter) refresh(now time.Time) {
 		}
 		r.flush(d) // what the pass under way has found, so that no point is in the report twice
 		for _, st := range stale {
-			st.touch()
+			st.repeat(now)
 		}
 		r.flush(d)
 	}
 }
 
-// stale tells whether the point is to be reported again.
+// stale tells whether the point is to be reported again: after at_least_every,
+// or because at_most_every held back what a watched point said last.
 func (st *pointState) stale(now time.Time) bool {
+	if st.reportedAt.IsZero() || !st.reportable() {
+		return false
+	}
 	p := st.latest.Point
+	since := now.Sub(st.reportedAt)
+	if st.watched && p.Report.AtMostEvery > 0 && since >= p.Report.AtMostEvery && st.heard.After(st.reportedAt) {
+		return changed(&st.latest.Value, &st.reported, p.deadband())
+	}
 	every := p.Report.AtLeastEvery
-	return every > 0 && !st.reportedAt.IsZero() && now.Sub(st.reportedAt) >= every && st.reportable() && now.Sub(st.latest.Time) <= 2*p.Poll
+	return every > 0 && since >= every && (st.watched || now.Sub(st.heard) <= 2*p.Poll)
 }
 
 // flush makes one report of what the device has to report. Only when the
@@ -200,7 +246,7 @@ func (r *reporter) flush(d *deviceState) {
 	r.take(d.device, report)
 	for i := range d.touched {
 		t := &d.touched[i]
-		t.state.reported, t.state.reportedAt = t.value, t.time
+		t.state.reported, t.state.reportedAt = t.value, t.heard
 	}
 	clear(d.touched)
 	d.touched = d.touched[:0]

@@ -34,8 +34,9 @@ type group struct {
 	states []*pointState
 }
 
-// newStations divides the devices of a bus into stations.
-func newStations(bus *Bus, devices []*deviceState) []*station {
+// newStations divides the devices of a bus into stations, which leave out what
+// is not polled.
+func newStations(bus *Bus, devices []*deviceState, leaveOut func(*Point) bool) []*station {
 	var stations []*station
 	shared := make(map[int]*station)
 	for _, d := range devices {
@@ -50,18 +51,18 @@ func newStations(bus *Bus, devices []*deviceState) []*station {
 		s.devices = append(s.devices, d)
 	}
 	for _, s := range stations {
-		s.arrange()
+		s.arrange(leaveOut)
 	}
 	return stations
 }
 
 // arrange sorts the points by interval and finds the probe.
-func (s *station) arrange() {
+func (s *station) arrange(leaveOut func(*Point) bool) {
 	byInterval := make(map[time.Duration][]*Point)
 	for _, d := range s.devices {
 		for _, st := range d.points {
 			p := st.latest.Point
-			if p.Access == "w" {
+			if p.Access == "w" || st.computed || leaveOut(p) {
 				continue
 			}
 			byInterval[p.Poll] = append(byInterval[p.Poll], p)

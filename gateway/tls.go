@@ -21,7 +21,7 @@ func (files *TLS) Config(host string) (*tls.Config, error) {
 		config.ServerName = files.ServerName
 	}
 	if files.CA != "" {
-		ca, err := readPEM(files.CA)
+		ca, err := ReadPEM(files.CA)
 		if err != nil {
 			return nil, fmt.Errorf("read ca: %w", err)
 		}
@@ -33,11 +33,11 @@ func (files *TLS) Config(host string) (*tls.Config, error) {
 	if files.Cert == "" {
 		return config, nil
 	}
-	cert, err := readPEM(files.Cert)
+	cert, err := ReadPEM(files.Cert)
 	if err != nil {
 		return nil, fmt.Errorf("read cert: %w", err)
 	}
-	key, err := readPEM(string(files.Key))
+	key, err := ReadPEM(string(files.Key))
 	if err != nil {
 		return nil, fmt.Errorf("read key: %w", err)
 	}
@@ -49,8 +49,8 @@ func (files *TLS) Config(host string) (*tls.Config, error) {
 	return config, nil
 }
 
-// readPEM is the text itself where it is PEM, else the content of the file.
-func readPEM(text string) ([]byte, error) {
+// ReadPEM is the text itself where it is PEM, else the content of the file.
+func ReadPEM(text string) ([]byte, error) {
 	if strings.Contains(text, "-----BEGIN ") {
 		return []byte(text), nil
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"sluice/adapters/modbus"
+	"sluice/adapters/opcua"
 	"sluice/configs"
 	"sluice/gateway"
 	"sluice/gateway/site"
@@ -18,6 +19,7 @@ var protocols = map[string]struct {
 	Describe func(*gateway.Bus, []*gateway.Device) (gateway.Overview, error)
 }{
 	"modbus": {modbus.New, modbus.Check, modbus.Describe},
+	"opcua":  {opcua.New, opcua.Check, opcua.Describe},
 }
 
 func adapters() map[string]gateway.NewAdapter {

@@ -20,7 +20,7 @@ func (l *loader) checkPoint(n *names, path string, d *gateway.Definition) {
 		return
 	}
 	l.checkPlace(n.Profile, path, d)
-	l.checkKeysOfType(path, d)
+	l.checkKeysOfType(n.Profile.Protocol, path, d)
 	l.checkNumber(n, path, d)
 	l.checkEnum(path, d)
 	l.checkReport(path, d.Report)
@@ -39,14 +39,16 @@ func (l *loader) checkPlace(p *gateway.Profile, path string, d *gateway.Definiti
 		l.fault(path+".at", "write node: or browse:", "at is a Modbus address, the profile speaks opcua")
 	case d.Node == "" && d.Browse == "":
 		l.fault(path+".node", `write node: 's="DB"."Var"', or browse: /Objects/…`, "point %s has no node", quote(d.ID))
-	case strings.HasPrefix(d.Node, "ns="):
+	case strings.HasPrefix(d.Node, "ns=") && !strings.HasPrefix(d.Node, "ns=0;"):
 		l.warn(path+".node", "write namespace: <uri> in the profile, and the node without ns=", "ns= is an index that changes when the server's configuration does")
 	}
 }
 
 // checkKeysOfType refuses keys that belong to other types, and asks for those
-// that a type needs.
-func (l *loader) checkKeysOfType(path string, d *gateway.Definition) {
+// that a type needs; an OPC UA server says itself how long a text is, and how
+// it writes a time.
+func (l *loader) checkKeysOfType(protocol, path string, d *gateway.Definition) {
+	registers := protocol != "opcua"
 	isTime, isFlags := d.Type == gateway.Time, d.Type == gateway.Flags
 	hasLength := d.Type == gateway.String || d.Type == gateway.Bytes || isFlags
 	only := func(key string, written, right bool, types string) {
@@ -59,10 +61,10 @@ func (l *loader) checkKeysOfType(path string, d *gateway.Definition) {
 	only("flags", len(d.Flags) > 0, isFlags, "flags")
 	only("invalid", len(d.Invalid) > 0, !hasLength, "numbers")
 	only("length", d.Length != 0, hasLength, "string, bytes and flags")
-	if isTime && d.Format == "" {
+	if isTime && d.Format == "" && registers {
 		l.fault(path+".format", "", "a time needs its format: unix32 (seconds since 1970), unix64ms (milliseconds), iec870 (CP56Time2a), bcd6 or ymdhms")
 	}
-	if isTime && d.Zone == "" {
+	if isTime && d.Zone == "" && registers {
 		l.fault(path+".zone", "", "a time needs the zone of its clock: utc, or Area/City")
 	}
 	if d.Zone != "" && d.Zone != "utc" {
@@ -70,7 +72,7 @@ func (l *loader) checkKeysOfType(path string, d *gateway.Definition) {
 			l.fault(path+".zone", "write utc, or Area/City such as Europe/Berlin", "%s is no time zone", quote(d.Zone))
 		}
 	}
-	if d.Length == 0 && hasLength {
+	if d.Length == 0 && hasLength && registers {
 		l.fault(path+".length", "", "a value of type %s needs its length in bytes: length: 16", d.Type)
 	}
 	if d.Bit != nil && d.Bits != nil {

@@ -132,6 +132,9 @@ func (l *loader) resolveBus(site *gateway.Site, bus *gateway.Bus) {
 	}
 	if bus.Timeout == unset {
 		bus.Timeout = 500 * time.Millisecond
+		if bus.Protocol() == "opcua" {
+			bus.Timeout = 5 * time.Second
+		}
 		if bus.Host != "" && severalUnits(site, bus) {
 			bus.Timeout = 3 * time.Second
 		}

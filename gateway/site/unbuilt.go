@@ -23,21 +23,9 @@ var unbuilt = map[string][]string{
 
 	"Local.write_test": {"false"},
 
-	"Bus.type":            {"modbus-rtu", "modbus-tcp", "modbus-rtu-over-tcp", "modbus-udp", "modbus-tls"},
-	"Bus.endpoint":        nil,
-	"Bus.security":        nil,
-	"Bus.login":           nil,
-	"Bus.trust":           nil,
-	"Bus.session_timeout": nil,
+	"Profile.unlock":   nil,
+	"Profile.commands": nil,
 
-	"Profile.protocol":  {"modbus"},
-	"Profile.unlock":    nil,
-	"Profile.namespace": nil,
-	"Profile.mode":      nil,
-	"Profile.commands":  nil,
-
-	"Definition.node":    nil,
-	"Definition.browse":  nil,
 	"Definition.access":  {"r"},
 	"Definition.push":    {"false"},
 	"Definition.restore": {"false"},
@@ -46,7 +34,6 @@ var unbuilt = map[string][]string{
 	"Definition.write":   nil,
 	"Definition.needs":   nil,
 
-	"Placement.vars":      nil,
 	"Placement.heartbeat": nil,
 }
 

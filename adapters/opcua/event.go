@@ -1,0 +1,170 @@
+package opcua
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
+
+	"sluice/gateway"
+)
+
+var _ gateway.EventSource = (*session)(nil)
+
+// eventItem is an event of the site file that the server tells.
+type eventItem struct {
+	device *gateway.Device
+	event  *gateway.Event
+	id     uint32
+	why    string // that was said
+}
+
+// Client handles of events begin here; those of points are smaller.
+const eventHandles = 1 << 30
+
+// Fields of an event, in the order of the filter.
+const (
+	fieldSource = iota
+	fieldTime
+	fieldMessage
+	fieldSeverity
+	fieldActive // of an alarm
+)
+
+// eventQueue is how many events the server keeps while nobody asks.
+const eventQueue = 1000
+
+// server is the node that notifies of all events, however a profile's own
+// namespace is called.
+const server = "i=2253"
+
+// sourceOf reads the node that notifies.
+func sourceOf(d *gateway.Device, e *gateway.Event) (Address, error) {
+	if e.OPCUA.Source == "" || e.OPCUA.Source == server {
+		return ParseNode(server, "")
+	}
+	return parseFor(d, e.OPCUA.Source)
+}
+
+// TellEvents begins to watch for the events that the devices' profiles choose.
+// They come with the subscription of the points.
+func (s *session) TellEvents(devices []*gateway.Device, deliver func([]gateway.FieldEvent)) {
+	s.tellEvent = deliver
+	s.events = nil
+	for _, d := range devices {
+		for _, e := range d.Events {
+			if e.OPCUA != nil {
+				s.events = append(s.events, &eventItem{device: d, event: e})
+			}
+		}
+	}
+}
+
+// watchEvents has the server tell the events. One that it does not tell is said
+// in the log, and tried again later.
+func (e *engine) watchEvents(ctx context.Context) error {
+	for i, it := range e.session.events {
+		if it.id != 0 {
+			continue
+		}
+		why, err := e.watchEvent(ctx, it, uint32(eventHandles+i))
+		if err != nil {
+			return fmt.Errorf("watch event %s: %w", it.event.ID, words(err))
+		}
+		if why != it.why && why != "" {
+			e.env.Log.Warn("the server does not tell an event", "device", it.device.Name, "event", it.event.ID, "error", why)
+		}
+		it.why = why
+	}
+	return nil
+}
+
+func (e *engine) watchEvent(ctx context.Context, it *eventItem, handle uint32) (why string, err error) {
+	source, err := sourceOf(it.device, it.event)
+	if err != nil {
+		return err.Error(), nil
+	}
+	index, ok := e.namespace(&source)
+	if !ok {
+		return "the server has no namespace " + source.URI, nil
+	}
+	request := itemRequest(source.nodeID(index, true), "", handle, 0, eventQueue, nil)
+	request.ItemToMonitor.AttributeID = ua.AttributeIDEventNotifier
+	request.RequestedParameters.Filter = ua.NewExtensionObject(&ua.EventFilter{
+		SelectClauses: []*ua.SimpleAttributeOperand{
+			field(id.BaseEventType, "SourceName"), field(id.BaseEventType, "Time"), field(id.BaseEventType, "Message"), field(id.BaseEventType, "Severity"),
+			field(id.AlarmConditionType, "ActiveState", "Id"),
+		},
+		WhereClause: &ua.ContentFilter{},
+	})
+	answer, err := ask[ua.CreateMonitoredItemsResponse](ctx, e.session, &ua.CreateMonitoredItemsRequest{
+		SubscriptionID: e.watch.id, TimestampsToReturn: ua.TimestampsToReturnNeither, ItemsToCreate: []*ua.MonitoredItemCreateRequest{request},
+	})
+	if err != nil {
+		if refused(err) {
+			return words(err).Error(), nil
+		}
+		return "", err
+	}
+	results, err := complete(answer.Results, 1)
+	if err != nil {
+		return "", err
+	}
+	if results[0].StatusCode>>30 >= 2 {
+		return statusName(results[0].StatusCode), nil
+	}
+	it.id = results[0].MonitoredItemID
+	return "", nil
+}
+
+// field is one field of the events of a type.
+func field(typ uint32, path ...string) *ua.SimpleAttributeOperand {
+	names := make([]*ua.QualifiedName, len(path))
+	for i, name := range path {
+		names[i] = &ua.QualifiedName{Name: name}
+	}
+	return &ua.SimpleAttributeOperand{TypeDefinitionID: ua.NewNumericNodeID(0, typ), BrowsePath: names, AttributeID: ua.AttributeIDValue}
+}
+
+// occur makes events of a message.
+func (e *engine) occur(list *ua.EventNotificationList) {
+	var told []gateway.FieldEvent
+	for _, fields := range list.Events {
+		if fields == nil || fields.ClientHandle < eventHandles || int(fields.ClientHandle-eventHandles) >= len(e.session.events) {
+			continue
+		}
+		it := e.session.events[fields.ClientHandle-eventHandles]
+		if event := eventOf(it, fields.EventFields); event.Severity >= it.event.OPCUA.Severity {
+			told = append(told, event)
+		}
+	}
+	if len(told) > 0 {
+		e.tellEvent(told)
+	}
+}
+
+func eventOf(it *eventItem, fields []*ua.Variant) gateway.FieldEvent {
+	event := gateway.FieldEvent{Device: it.device, Event: it.event, Time: time.Now()}
+	get := func(i int) any {
+		if i >= len(fields) || fields[i] == nil {
+			return nil
+		}
+		return fields[i].Value()
+	}
+	if t, ok := get(fieldTime).(time.Time); ok && !t.IsZero() && time.Until(t) < clockLimit {
+		event.Time = t
+	}
+	if text, ok := get(fieldMessage).(*ua.LocalizedText); ok {
+		event.Message = text.Text
+	}
+	event.Source, _ = get(fieldSource).(string)
+	if severity, ok := get(fieldSeverity).(uint16); ok {
+		event.Severity = int(severity)
+	}
+	if active, ok := get(fieldActive).(bool); ok {
+		event.Active = gateway.BoolValue(active)
+	}
+	return event
+}

@@ -1,0 +1,102 @@
+package opcua
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"sluice/gateway"
+)
+
+// errSilent is that the server did not answer a request in time.
+var errSilent = errors.New("no answer")
+
+// ask sends a request and waits for the answer, as long as the bus says. The
+// error is errSilent, a ua.StatusCode of the server, the context's, or that of
+// a connection that is lost.
+func ask[T any](ctx context.Context, s *session, request ua.Request) (*T, error) {
+	gateway.Turn(ctx)
+	limited, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	s.used.Store(time.Now().UnixNano())
+	answer, err := send[T](limited, s, request)
+	switch {
+	case err == nil:
+		return answer, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case limited.Err() != nil || errors.Is(err, ua.StatusBadTimeout):
+		return nil, errSilent
+	}
+	return nil, err
+}
+
+// send sends a request and waits until ctx ends or the library's own, much
+// longer, timeout is over.
+func send[T any](ctx context.Context, s *session, request ua.Request) (*T, error) {
+	var answer *T
+	err := s.client.Send(ctx, request, func(r ua.Response) error {
+		got, ok := any(r).(*T)
+		if !ok {
+			return fmt.Errorf("the server answered %T with %T", request, r)
+		}
+		answer = got
+		return nil
+	})
+	if err == nil && answer == nil {
+		err = fmt.Errorf("the server did not answer %T", request)
+	}
+	return answer, err
+}
+
+// ended are the codes of a server that mean that channel or session are gone.
+var ended = map[ua.StatusCode]bool{
+	ua.StatusBadSessionIDInvalid: true, ua.StatusBadSessionClosed: true, ua.StatusBadSessionNotActivated: true,
+	ua.StatusBadSecureChannelIDInvalid: true, ua.StatusBadSecureChannelClosed: true, ua.StatusBadSecurityChecksFailed: true,
+	ua.StatusBadServerNotConnected: true, ua.StatusBadConnectionClosed: true, ua.StatusBadServerHalted: true, ua.StatusBadShutdown: true,
+	ua.StatusBadCommunicationError: true, ua.StatusBadTCPSecureChannelUnknown: true, ua.StatusBadSecureChannelTokenUnknown: true,
+}
+
+// refused tells whether an error is the server's word about one request, and
+// channel and session are fine.
+func refused(err error) bool {
+	var code ua.StatusCode
+	return errors.As(err, &code) && !ended[code]
+}
+
+// tooMuch tells whether a request was refused, or its answer lost, because of
+// its size.
+func tooMuch(err error) bool {
+	for _, code := range []ua.StatusCode{ua.StatusBadTooManyOperations, ua.StatusBadRequestTooLarge, ua.StatusBadResponseTooLarge,
+		ua.StatusBadEncodingLimitsExceeded, ua.StatusBadTCPMessageTooLarge} {
+		if errors.Is(err, code) {
+			return true
+		}
+	}
+	return err != nil && (strings.Contains(err.Error(), "message too large") || strings.Contains(err.Error(), "too many chunks"))
+}
+
+// words puts an error of the library into words.
+func words(err error) error {
+	var code ua.StatusCode
+	switch {
+	case errors.As(err, &code):
+		return errors.New(statusName(code))
+	case errors.Is(err, io.EOF):
+		return errors.New("the server closed the connection")
+	}
+	return err
+}
+
+// statusName is the name of a status code, without its flags.
+func statusName(code ua.StatusCode) string {
+	if d, ok := ua.StatusCodes[code&0xFFFF0000]; ok && code>>16 != 0 {
+		return strings.TrimPrefix(d.Name, "Status")
+	}
+	return fmt.Sprintf("status 0x%08X", uint32(code))
+}

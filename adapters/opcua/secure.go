@@ -1,0 +1,179 @@
+package opcua
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/gopcua/opcua/ua"
+
+	"sluice/gateway"
+)
+
+// policies are the security policies that we use, the best first.
+var policies = []string{ua.SecurityPolicyURIAes256Sha256RsaPss, ua.SecurityPolicyURIAes128Sha256RsaOaep, ua.SecurityPolicyURIBasic256Sha256}
+
+// door is how a session is secured and who its user is.
+type door struct {
+	endpoint *ua.EndpointDescription
+	token    *ua.UserTokenPolicy
+}
+
+func (d *door) open() bool { return d.endpoint.SecurityMode == ua.MessageSecurityModeNone }
+
+// tokenTypes are the ways in which a login is shown to a server.
+func tokenType(l gateway.BusLogin) ua.UserTokenType {
+	switch {
+	case l.User != "":
+		return ua.UserTokenTypeUserName
+	case l.Cert != "":
+		return ua.UserTokenTypeCertificate
+	}
+	return ua.UserTokenTypeAnonymous
+}
+
+// choose takes the endpoint that the site file asks for; auto is the strongest
+// that there is. What a server offers comes unsigned: auto takes None only
+// where nothing was trusted before and no password would travel.
+func (a *Adapter) choose(offered []*ua.EndpointDescription) (*door, error) {
+	best, bestRank, reasons := (*door)(nil), 0, []string(nil)
+	for _, e := range offered {
+		rank := a.rank(e)
+		if rank == 0 {
+			continue
+		}
+		token, why := a.tokenFor(e)
+		if token == nil {
+			reasons = append(reasons, why)
+		} else if rank > bestRank {
+			best, bestRank = &door{endpoint: e, token: token}, rank
+		}
+	}
+	switch {
+	case best == nil && len(reasons) > 0:
+		return nil, errors.New(reasons[0])
+	case best == nil:
+		return nil, fmt.Errorf("the server does not offer security %s, but %s", a.security(), offers(offered))
+	case best.open() && a.security() == "auto":
+		if err := a.mayBeOpen(); err != nil {
+			return nil, err
+		}
+	}
+	return best, nil
+}
+
+func (a *Adapter) security() string {
+	if a.bus.Security == "" {
+		return "auto"
+	}
+	return a.bus.Security
+}
+
+// mayBeOpen tells whether auto may go on without security where a server offers
+// nothing else.
+func (a *Adapter) mayBeOpen() error {
+	const instead = "the server offers no security now, only None"
+	pinned, err := a.pinned()
+	switch {
+	case a.bus.Login.User != "":
+		return errors.New(instead + ", and the password would be sent over it: write security: None where that is meant")
+	case err != nil:
+		return err
+	case pinned != nil:
+		return errors.New(instead + ", though it has a certificate that is trusted: somebody may stand in between")
+	}
+	a.env.Log.Warn("the server offers no security: anybody on the network can read and change what is sent")
+	return nil
+}
+
+// rank is how good an endpoint is; 0 where it is not what the site file asks
+// for.
+func (a *Adapter) rank(e *ua.EndpointDescription) int {
+	if e.TransportProfileURI != "" && !strings.HasSuffix(e.TransportProfileURI, "/uatcp-uasc-uabinary") {
+		return 0
+	}
+	if a.security() != "auto" && a.security() != securityName(e) {
+		return 0
+	}
+	i := slices.Index(policies, e.SecurityPolicyURI)
+	switch {
+	case e.SecurityMode == ua.MessageSecurityModeNone && e.SecurityPolicyURI == ua.SecurityPolicyURINone:
+		return 1
+	case i < 0:
+		return 0
+	case e.SecurityMode == ua.MessageSecurityModeSign:
+		return 10 - i
+	case e.SecurityMode == ua.MessageSecurityModeSignAndEncrypt:
+		return 20 - i
+	}
+	return 0
+}
+
+// securityName is an endpoint's security as the site file writes it.
+func securityName(e *ua.EndpointDescription) string {
+	name := e.SecurityPolicyURI[strings.LastIndex(e.SecurityPolicyURI, "#")+1:]
+	switch e.SecurityMode {
+	case ua.MessageSecurityModeSign:
+		return name + "/Sign"
+	case ua.MessageSecurityModeSignAndEncrypt:
+		return name + "/SignAndEncrypt"
+	}
+	return name
+}
+
+func offers(offered []*ua.EndpointDescription) string {
+	var names []string
+	for _, e := range offered {
+		if name := securityName(e); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return "nothing"
+	}
+	return strings.Join(names, ", ")
+}
+
+// tokenFor finds how the bus's login is shown on an endpoint, or why it can't
+// be. Only where the site file says None does a password go out in clear.
+func (a *Adapter) tokenFor(e *ua.EndpointDescription) (*ua.UserTokenPolicy, string) {
+	want := tokenType(a.bus.Login)
+	for _, t := range e.UserIdentityTokens {
+		if t.TokenType != want {
+			continue
+		}
+		encrypted := e.SecurityMode == ua.MessageSecurityModeSignAndEncrypt || tokenPolicy(e, t) != ua.SecurityPolicyURINone
+		if want == ua.UserTokenTypeUserName && !encrypted && a.security() != "None" {
+			return nil, "the server would take the password in clear only: write security: None where that is meant"
+		}
+		return t, ""
+	}
+	var kinds []string
+	for _, t := range e.UserIdentityTokens {
+		if kind := loginName(t.TokenType); !slices.Contains(kinds, kind) {
+			kinds = append(kinds, kind)
+		}
+	}
+	return nil, fmt.Sprintf("the server does not let %s in with security %s, but %s", loginName(want), securityName(e), strings.Join(kinds, ", "))
+}
+
+func loginName(t ua.UserTokenType) string {
+	switch t {
+	case ua.UserTokenTypeAnonymous:
+		return "anonymous"
+	case ua.UserTokenTypeUserName:
+		return "user and password"
+	case ua.UserTokenTypeCertificate:
+		return "a certificate"
+	}
+	return "an issued token"
+}
+
+// tokenPolicy is the security policy of what a token hides or signs.
+func tokenPolicy(e *ua.EndpointDescription, t *ua.UserTokenPolicy) string {
+	if t.SecurityPolicyURI != "" {
+		return t.SecurityPolicyURI
+	}
+	return e.SecurityPolicyURI
+}

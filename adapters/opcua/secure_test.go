@@ -1,0 +1,277 @@
+package opcua_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/pem"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/awcullen/opcua/server"
+	"github.com/awcullen/opcua/ua"
+
+	"sluice/adapters/opcua"
+	"sluice/gateway"
+)
+
+// users lets one user in, and no one else.
+func users(name, password string) []server.Option {
+	return []server.Option{
+		server.WithAuthenticateUserNameIdentityFunc(func(user ua.UserNameIdentity, _, _ string) error {
+			if user.UserName != name || user.Password != password {
+				return ua.BadUserAccessDenied
+			}
+			return nil
+		}),
+		server.WithAuthenticateX509IdentityFunc(func(ua.X509Identity, string, string) error { return nil }),
+	}
+}
+
+// gate is a bus with one point, and its adapter's log and folder.
+type gate struct {
+	bus gateway.Bus
+	dir string
+	log lockedLog
+}
+
+// open opens the bus with a new adapter and reads its point.
+func (g *gate) open(t *testing.T) error {
+	t.Helper()
+	d := &gateway.Device{Name: "line", Profile: &gateway.Profile{Protocol: "opcua", Namespace: plantURI, Mode: "poll"}, Bus: &g.bus}
+	d.Points = []*gateway.Point{{Definition: &gateway.Definition{ID: "a", Node: "s=a", Type: gateway.Int32, Access: "r", Poll: time.Second}, Device: d}}
+	adapter, err := opcua.New(gateway.Env{Log: slog.New(slog.NewTextHandler(&g.log, nil)), Dir: g.dir}, &g.bus, []*gateway.Device{d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	session, err := adapter.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	samples, err := session.Read(ctx, d.Points)
+	if err == nil && (samples[0].Quality != gateway.Good || samples[0].Value.Int() != 42) {
+		t.Errorf("read %v: %s", samples[0].Value, samples[0].Reason)
+	}
+	return err
+}
+
+func newGate(t *testing.T, s *plantServer, security string) *gate {
+	t.Helper()
+	return &gate{bus: gateway.Bus{Name: "plc", Type: "opcua", Endpoint: "opc.tcp://" + s.address(), Security: security, Trust: "first-use", Timeout: 5 * time.Second}, dir: t.TempDir()}
+}
+
+// refused checks that a bus is not opened, and why.
+func (g *gate) refused(t *testing.T, words ...string) {
+	t.Helper()
+	err := g.open(t)
+	if err == nil {
+		t.Fatalf("opened, though %s", words)
+	}
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("error %q does not say %q", err, word)
+		}
+	}
+}
+
+// startVault starts a server with one variable.
+func startVault(t *testing.T, o serverOptions) *plantServer {
+	t.Helper()
+	s := startServer(t, o)
+	s.variable(t, ua.ObjectIDObjectsFolder, "a", "a", int32(42), ua.DataTypeIDInt32)
+	return s
+}
+
+func sum(der []byte) string {
+	hash := sha256.Sum256(der)
+	return strings.ToUpper(hex.EncodeToString(hash[:]))
+}
+
+func TestEveryPolicyModeAndLogin(t *testing.T) {
+	t.Parallel()
+	s := startVault(t, serverOptions{options: users("me", "s3cret")})
+	user := makeCert(t, time.Now().AddDate(1, 0, 0))
+	cert, key := user.files(t)
+	shared := t.TempDir()
+	for _, security := range []string{
+		"auto", "Basic256Sha256/Sign", "Basic256Sha256/SignAndEncrypt", "Aes128_Sha256_RsaOaep/Sign", "Aes128_Sha256_RsaOaep/SignAndEncrypt",
+		"Aes256_Sha256_RsaPss/Sign", "Aes256_Sha256_RsaPss/SignAndEncrypt", "None",
+	} {
+		for name, login := range map[string]gateway.BusLogin{
+			"anonymous": {}, "user": {User: "me", Password: "s3cret"}, "certificate": {Cert: cert, Key: gateway.Secret("file:" + key)},
+		} {
+			if security == "None" && name == "certificate" {
+				continue // the library signs no user's certificate without a secure channel
+			}
+			t.Run(security+" "+name, func(t *testing.T) {
+				g := newGate(t, s, security)
+				g.dir, g.bus.Login = shared, login
+				if security == "None" {
+					g.bus.Trust = ""
+				}
+				if err := g.open(t); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	t.Run("a wrong password", func(t *testing.T) {
+		g := newGate(t, s, "auto")
+		g.bus.Login = gateway.BusLogin{User: "me", Password: "guess"}
+		g.refused(t, "log in as me", "BadUserAccessDenied")
+	})
+}
+
+func TestTheFirstCertificateIsKeptAndAChangedOneRefused(t *testing.T) {
+	t.Parallel()
+	first, second := usualCert(t), makeCert(t, time.Now().AddDate(1, 0, 0))
+	s := startVault(t, serverOptions{})
+	g := newGate(t, s, "auto")
+	if err := g.open(t); err != nil {
+		t.Fatal(err)
+	}
+	if log := g.log.String(); !strings.Contains(log, "trusted from now on") || !strings.Contains(log, sum(first.der)) {
+		t.Errorf("first use is not said: %s", log)
+	}
+	said := len(g.log.String())
+	if err := g.open(t); err != nil || len(g.log.String()) > said {
+		t.Errorf("the second time: %v, %s", err, g.log.String()[said:])
+	}
+	other := startVault(t, serverOptions{cert: second})
+	g.bus.Endpoint = "opc.tcp://" + other.address()
+	kept := filepath.Join(g.dir, "opcua", "plc.der")
+	g.refused(t, "another certificate", sum(first.der), sum(second.der), "remove "+kept)
+	if err := os.Remove(kept); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.open(t); err != nil {
+		t.Errorf("after its removal: %v", err)
+	}
+}
+
+func TestATrustedFile(t *testing.T) {
+	t.Parallel()
+	s := startVault(t, serverOptions{})
+	g := newGate(t, s, "auto")
+	file := filepath.Join(g.dir, "plc.pem")
+	g.bus.Trust = "file:" + file
+	g.refused(t, "read the server's trusted certificate")
+	write := func(der []byte) {
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(makeCert(t, time.Now().AddDate(1, 0, 0)).der)
+	g.refused(t, "another certificate")
+	write(usualCert(t).der)
+	if err := g.open(t); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCertificatesThatEnd(t *testing.T) {
+	t.Parallel()
+	past := time.Now().AddDate(0, 0, -3)
+	s := startVault(t, serverOptions{cert: makeCert(t, past)})
+	newGate(t, s, "auto").refused(t, "ended on "+past.UTC().Format(time.DateOnly))
+	for days, want := range map[int]string{29: "days=28", 6: "days=5", 40: ""} {
+		s := startVault(t, serverOptions{cert: makeCert(t, time.Now().AddDate(0, 0, days))})
+		g := newGate(t, s, "auto")
+		if err := g.open(t); err != nil {
+			t.Fatal(err)
+		}
+		if log := g.log.String(); strings.Contains(log, "ends soon") != (want != "") || !strings.Contains(log, want) {
+			t.Errorf("%d days before: %s", days, log)
+		}
+	}
+}
+
+// A server that offers None only may be another one in between.
+func TestAutoNeverFallsToNone(t *testing.T) {
+	t.Parallel()
+	s := startVault(t, serverOptions{options: users("me", "s3cret")})
+	p := startProxy(t, s.address())
+	p.onlyNone = true
+	g := newGate(t, s, "auto")
+	g.bus.Endpoint = p.endpoint()
+	if err := g.open(t); err != nil || !strings.Contains(g.log.String(), "offers no security") {
+		t.Errorf("nothing is trusted and nobody logs in: %v, %s", err, g.log.String())
+	}
+	g.bus.Login = gateway.BusLogin{User: "me", Password: "s3cret"}
+	g.refused(t, "password would be sent")
+	g.bus.Login = gateway.BusLogin{}
+	g.bus.Endpoint = "opc.tcp://" + s.address()
+	if err := g.open(t); err != nil {
+		t.Fatal(err)
+	}
+	g.bus.Endpoint = p.endpoint()
+	g.refused(t, "somebody may stand in between")
+	g.bus.Security = "Basic256Sha256/Sign"
+	g.refused(t, "does not offer security Basic256Sha256/Sign")
+}
+
+// An endpoint is not signed: who puts the trusted certificate into it can't
+// answer all the same, for want of its key.
+func TestAStolenCertificateOpensNoChannel(t *testing.T) {
+	t.Parallel()
+	s := startVault(t, serverOptions{})
+	g := newGate(t, s, "auto")
+	if err := g.open(t); err != nil {
+		t.Fatal(err)
+	}
+	thief := startVault(t, serverOptions{cert: makeCert(t, time.Now().AddDate(1, 0, 0))})
+	p := startProxy(t, thief.address())
+	p.swap = [2][]byte{thief.LocalCertificate(), s.LocalCertificate()}
+	g.bus.Endpoint = p.endpoint()
+	g.refused(t, "open a channel with")
+}
+
+func TestOwnCertificateIsKeptAndRenewed(t *testing.T) {
+	t.Parallel()
+	s := startVault(t, serverOptions{})
+	g := newGate(t, s, "auto")
+	if err := g.open(t); err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(g.dir, "opcua", "gateway.der")
+	der, err := os.ReadFile(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if log := g.log.String(); !strings.Contains(log, "made the gateway's own OPC UA certificate") || !strings.Contains(log, sum(der)) {
+		t.Errorf("the new certificate is not said: %s", log)
+	}
+	if info, err := os.Stat(filepath.Join(g.dir, "opcua", "gateway.key")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("key: %v %v", info.Mode(), err)
+	}
+	if err := g.open(t); err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := os.ReadFile(own); string(again) != string(der) {
+		t.Error("another certificate at the second start")
+	}
+	ending := makeCert(t, time.Now().AddDate(0, 0, 20))
+	certFile, keyFile := ending.files(t)
+	content, _ := os.ReadFile(certFile)
+	block, _ := pem.Decode(content)
+	key, _ := os.ReadFile(keyFile)
+	if err := os.WriteFile(own, block.Bytes, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(g.dir, "opcua", "gateway.key"), key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.open(t); err != nil {
+		t.Fatal(err)
+	}
+	if renewed, _ := os.ReadFile(own); string(renewed) == string(block.Bytes) || !strings.Contains(g.log.String(), "the old one ends soon") {
+		t.Errorf("a certificate that ends in 20 days was not renewed: %s", g.log.String())
+	}
+}
