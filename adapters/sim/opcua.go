@@ -203,7 +203,7 @@ func (s *Sim) secureServer(v *server, settings *gateway.Bus) (err error) {
 	login := settings.Login
 	anonymous := login.User == "" && login.Cert == ""
 	if anonymous && (settings.Security == "auto" || settings.Security == "") {
-		settings.Security = "None"
+		settings.Security, settings.Trust = "None", ""
 	}
 	if strings.HasPrefix(settings.Trust, "file:") {
 		settings.Trust = "file:" + v.cert

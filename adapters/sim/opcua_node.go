@@ -31,8 +31,6 @@ type part struct {
 	conversion *gateway.Conversion
 	node       *node
 	first      int     // element
-	exponent   *part   // of its scale_from
-	scales     bool    // it is somebody's exponent
 	shows      []*part // show what is written here
 	generate   generator
 
@@ -48,18 +46,9 @@ func newPart(p *gateway.Point, first int) (*part, error) {
 // width is how many elements the point has.
 func (p *part) width() int { return max(1, p.point.Count) }
 
-// power is the exponent of a scale_from, 0 without one.
-func (p *part) power() int {
-	if p.exponent == nil {
-		return 0
-	}
-	v, _, _ := p.exponent.value()
-	return int(v.Int())
-}
-
 // put makes the node hold a value in engineering units.
 func (p *part) put(v gateway.Value) error {
-	raw, err := p.conversion.Raw(v, p.power())
+	raw, err := p.conversion.Raw(v, 0)
 	if err == nil && p.point.Type == gateway.Flags {
 		raw, err = packFlags(raw, p.point.Definition)
 	}
@@ -82,7 +71,7 @@ func (p *part) value() (gateway.Value, gateway.Quality, string) {
 	if p.point.Type == gateway.Flags {
 		raw = gateway.TextValue(flagNames(raw.Uint(), p.point.Definition))
 	}
-	return p.conversion.Engineering(raw, p.power())
+	return p.conversion.Engineering(raw, 0)
 }
 
 func (p *part) load() gateway.Value {

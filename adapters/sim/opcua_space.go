@@ -64,9 +64,7 @@ func (s *space) fill(bus *gateway.Bus, devices []*gateway.Device, standard *libr
 		if err := s.addMethods(d); err != nil {
 			return fmt.Errorf("device %s: %w", d.Name, err)
 		}
-		if err := s.relate(d); err != nil {
-			return fmt.Errorf("device %s: %w", d.Name, err)
-		}
+		s.relate(d)
 	}
 	for _, n := range s.ordered {
 		if n.parent == nil {
@@ -150,20 +148,12 @@ func elementsOf(a opcua.Address, d *gateway.Definition) (first, length int, err 
 	return first, last + 1, nil
 }
 
-// relate joins the points of a device that have to do with each other: scale
-// factors, and points that show what is written to others.
-func (s *space) relate(d *gateway.Device) error {
+// relate joins points of a device to those that show what is written to them.
+func (s *space) relate(d *gateway.Device) {
 	for _, n := range s.ordered {
 		for _, p := range n.parts {
 			if p.point.Device != d {
 				continue
-			}
-			if id := p.point.ScaleFrom; id != "" {
-				if err := s.addExponent(d, id); err != nil {
-					return fmt.Errorf("point %s: scale_from: %w", p.point.ID, err)
-				}
-				p.exponent = s.find(d.Name, id)
-				p.exponent.scales = true
 			}
 			if v := p.point.Verify; v != nil && v.From != "" {
 				if other := s.find(d.Name, v.From); other != nil {
@@ -172,20 +162,6 @@ func (s *space) relate(d *gateway.Device) error {
 			}
 		}
 	}
-	return nil
-}
-
-// addExponent makes a scale factor exist also where the site dropped its point.
-func (s *space) addExponent(d *gateway.Device, id string) error {
-	if s.find(d.Name, id) != nil {
-		return nil
-	}
-	for _, def := range d.Profile.Points {
-		if def.ID == id {
-			return s.addPoint(&gateway.Point{Definition: def, Device: d})
-		}
-	}
-	return fmt.Errorf("there is no point %s", id)
 }
 
 // begin gives every point its first value.
@@ -199,10 +175,8 @@ func (s *space) begin(o Options) {
 		slices.SortStableFunc(n.parts, func(a, b *part) int { return layer(a.point.Definition) - layer(b.point.Definition) })
 		parts = append(parts, n.parts...)
 	}
-	// Exponents first: others are made with them.
-	slices.SortStableFunc(parts, func(a, b *part) int { return rank(a) - rank(b) })
 	for _, p := range parts {
-		p.generate = newGenerator(p.point.Definition, scaling{p.scales, p.power()}, o.seed(p.point))
+		p.generate = newGenerator(p.point.Definition, scaling{}, o.seed(p.point))
 		if err := p.put(p.generate(0)); err != nil {
 			s.log.Warn("no value to simulate", "device", p.point.Device.Name, "point", p.point.ID, "error", err)
 		}
@@ -212,13 +186,6 @@ func (s *space) begin(o Options) {
 			p.node.keep(p.first, p.width())
 		}
 	}
-}
-
-func rank(p *part) int {
-	if p.scales {
-		return 0
-	}
-	return 1
 }
 
 func (s *space) find(device, point string) *part {

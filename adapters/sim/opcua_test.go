@@ -45,7 +45,7 @@ profiles:
       f64:      { node: 's="{db}"."Numbers"."F64"', type: float64, unit: A }
       name:     { node: 's="{db}"."Name"', type: string, length: 20, access: rw }
       blob:     { node: 's="{db}"."Blob"', type: bytes, length: 4 }
-      clock:    { node: 's="{db}"."Clock"', type: time, format: unix32, zone: utc }
+      clock:    { node: 's="{db}"."Clock"', type: time }
       alarms:   { node: 's="{db}"."Alarms"', type: flags, length: 4, flags: { 3: low, 17: high } }
       mode:     { node: 's="{db}"."Mode"', type: uint8, access: rw, enum: { 0: off, 1: manual, 2: auto } }
       state:    { node: 's="{db}"."State"', type: int32, enum: { 0: idle, 10: running } }
@@ -54,8 +54,6 @@ profiles:
       zones:    { node: 's="{db}"."Zones"', type: float32, count: 5, unit: °C }
       zone2:    { node: 's="{db}"."Zones"[2]', type: float32, unit: °C }
       recipe:   { node: 's="{db}"."Recipe"', type: int16, count: 3, access: rw, unbounded: true }
-      exponent: { node: 's="{db}"."Exponent"', type: int16 }
-      power:    { node: 's="{db}"."Power"', type: int16, unit: W, scale_from: exponent }
       scaled:   { node: 's="{db}"."Scaled"', type: int16, scale: 0.1, unit: °C, access: rw, min: 0, max: 100, verify: { from: in_force } }
       in_force: { node: 's="{db}"."InForce"', type: int16, scale: 0.1, unit: °C }
       plain:    { node: 's={db}Plain', type: float64 }
@@ -66,7 +64,7 @@ profiles:
       other:    { node: 'nsu=urn:other;s={db}Other', type: uint32 }
       walked:   { browse: '/Objects/Hall/{db}/Temp', type: float32, unit: °C }
       status:   { browse: /Objects/Server/ServerStatus/State, type: int32 }
-      now:      { node: ns=0;i=2258, type: time, format: unix32, zone: utc }
+      now:      { node: ns=0;i=2258, type: time }
     commands:
       ack:
         params: { code: { type: int, min: 1, max: 999 } }
@@ -178,7 +176,7 @@ func TestEveryTypeIsServed(t *testing.T) {
 		{"f32", `s="3"."Numbers"."F32"`, float32(0)}, {"f64", `s="3"."Numbers"."F64"`, float64(0)}, {"name", `s="3"."Name"`, ""},
 		{"blob", `s="3"."Blob"`, []byte{}}, {"clock", `s="3"."Clock"`, time.Time{}}, {"alarms", `s="3"."Alarms"`, uint32(0)},
 		{"mode", `s="3"."Mode"`, byte(0)}, {"state", `s="3"."State"`, int32(0)}, {"ready", `s="3"."Word"`, uint16(0)},
-		{"zones", `s="3"."Zones"`, []float32{}}, {"recipe", `s="3"."Recipe"`, []int16{}}, {"power", `s="3"."Power"`, int16(0)},
+		{"zones", `s="3"."Zones"`, []float32{}}, {"recipe", `s="3"."Recipe"`, []int16{}},
 		{"plain", `s=3Plain`, float64(0)}, {"kepware", `s=Channel1.3.Tag`, float64(0)}, {"number", `i=317`, uint32(0)},
 		{"guid", `g=09087e75-8e5e-499b-954f-f2a9603db281`, uint32(0)}, {"opaque", `b=M1Rb`, uint32(0)}, {"walked", `s=/Objects/Hall/3/Temp`, float32(0)},
 	} {
@@ -224,7 +222,6 @@ func TestValuesAreThoseOfTheSite(t *testing.T) {
 		{"recipe", `s="3"."Recipe"`, "1:2", gateway.ListValue([]gateway.Value{gateway.IntValue(7), gateway.IntValue(8), gateway.IntValue(9)}), []int16{8, 9}},
 		{"name", `s="3"."Name"`, "", gateway.TextValue("Bär"), "Bär"},
 		{"blob", `s="3"."Blob"`, "", gateway.BlobValue([]byte{1, 2}), []byte{1, 2}},
-		{"power", `s="3"."Power"`, "", gateway.FloatValue(12.3), int16(123)},
 	} {
 		if x.point == "ready" {
 			do(t, devices.Set("m1", "ready", gateway.TextValue("busy")))
