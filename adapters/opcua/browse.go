@@ -113,7 +113,7 @@ func (w *walk) begin(ctx context.Context) (*Node, error) {
 		return nil, err
 	}
 	at := &node{place: &place{address: address}}
-	if w.place(at); address.Kind == 0 {
+	if w.locate(at); address.Kind == 0 {
 		if err := w.follow(ctx, []*node{at}); err != nil {
 			return nil, fmt.Errorf("find %s: %w", from, words(err))
 		}
