@@ -26,7 +26,7 @@ var allowed = map[string][]string{
 	"adapters/modbus":      {"gateway", "adapters/modbus/wire"},
 	"adapters/opcua":       {"gateway"},
 	"adapters/adaptertest": {"gateway"},
-	"adapters/sim":         {"gateway", "gateway/site", "adapters/modbus", "adapters/modbus/wire"},
+	"adapters/sim":         {"gateway", "gateway/site", "adapters/modbus", "adapters/modbus/wire", "adapters/opcua"},
 }
 
 // forbidden are libraries that a room must not know.

@@ -108,7 +108,7 @@ func startField(t *testing.T, text string, timeout time.Duration, shuffle bool) 
 			return v
 		},
 		Fail: func(p *gateway.Point, fails bool) {
-			code := byte(0)
+			code := uint32(0)
 			if fails {
 				code = 4
 			}

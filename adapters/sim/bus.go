@@ -44,10 +44,9 @@ type bus struct {
 	backend string // its address
 	elapsed func() time.Duration
 
-	delay    atomic.Int64
-	shuffle  atomic.Bool
-	requests atomic.Int64
-	wire     sync.Mutex // RS-485: one exchange at a time
+	counted traffic
+	shuffle atomic.Bool
+	wire    sync.Mutex // RS-485: one exchange at a time
 
 	mu    sync.Mutex
 	front *front // nil while the bus is down
@@ -151,6 +150,37 @@ func (b *bus) down() {
 	}
 }
 
+func (b *bus) stop() error { return b.server.Stop() }
+
+func (b *bus) restart() error {
+	b.down()
+	return b.up()
+}
+
+func (b *bus) traffic() *traffic { return &b.counted }
+
+func (b *bus) silence(id int, silent bool) error {
+	u := b.units[byte(id)]
+	if u == nil {
+		return fmt.Errorf("bus %s has no unit %d", b.name, id)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.silent = silent
+	return nil
+}
+
+func (b *bus) find(device, point string) held {
+	for _, u := range b.units {
+		for _, f := range u.fields {
+			if f.point.Device.Name == device && f.point.ID == point {
+				return stored{u, f}
+			}
+		}
+	}
+	return nil
+}
+
 func (b *bus) accept(f *front, listener net.Listener) {
 	for {
 		conn, err := listener.Accept()
@@ -194,7 +224,7 @@ func (b *bus) respond(f *front, server *backend, frame []byte, reply func([]byte
 	if err != nil || answer == nil {
 		return err
 	}
-	wait := time.Duration(b.delay.Load())
+	wait := time.Duration(b.counted.delay.Load())
 	if b.shuffle.Load() {
 		wait += rand.N(shuffled)
 	}
@@ -216,14 +246,14 @@ func (b *bus) relayRTU(f *front, conn io.ReadWriter, server *backend) {
 			return
 		}
 		if b.units[id] == nil {
-			b.requests.Add(1)
+			b.counted.requests.Add(1)
 			continue
 		}
 		b.wire.Lock()
 		reply, err := b.answer(server, appendMBAP(nil, id, pdu))
 		if len(reply) > mbapHeader {
 			line := wire.LineTime(len(pdu)+len(reply)-mbapHeader+6, b.line.Baud, b.line.CharBits())
-			f.sleep(time.Duration(b.delay.Load()) + line)
+			f.sleep(time.Duration(b.counted.delay.Load()) + line)
 			_, err = conn.Write(wire.AppendRTU(nil, id, reply[mbapHeader:]))
 		}
 		b.wire.Unlock()
@@ -235,7 +265,7 @@ func (b *bus) relayRTU(f *front, conn io.ReadWriter, server *backend) {
 
 // answer gives the reply to a request, both as MBAP frames; nil is silence.
 func (b *bus) answer(server *backend, frame []byte) ([]byte, error) {
-	b.requests.Add(1)
+	b.counted.requests.Add(1)
 	u := b.units[frame[6]]
 	if u != nil && u.isSilent() {
 		return nil, nil

@@ -54,8 +54,10 @@ func (f *field) size() int {
 	return f.codec.Registers()
 }
 
-func (f *field) layer() int {
-	if f.point.Bit != nil || f.point.Bits != nil {
+func (f *field) layer() int { return layer(f.point.Definition) }
+
+func layer(d *gateway.Definition) int {
+	if d.Bit != nil || d.Bits != nil {
 		return 1
 	}
 	return 0
@@ -108,28 +110,34 @@ func (f *field) power() int {
 
 // merge puts the bits of a point into the number that its registers hold.
 func (f *field) merge(data []byte, bits gateway.Value) (gateway.Value, error) {
+	whole, err := f.codec.Decode(data)
+	if err != nil {
+		return whole, err
+	}
+	return mergeBits(f.point.Definition, whole, bits)
+}
+
+// mergeBits puts the bits of a point into a whole number, or those of a list
+// into as many.
+func mergeBits(d *gateway.Definition, whole, bits gateway.Value) (gateway.Value, error) {
+	if whole.Kind() == gateway.List {
+		if len(whole.List()) != len(bits.List()) {
+			return whole, fmt.Errorf("%d values, the point has %d", len(bits.List()), len(whole.List()))
+		}
+		list := make([]gateway.Value, len(whole.List()))
+		for i := range list {
+			list[i], _ = mergeBits(d, whole.List()[i], bits.List()[i])
+		}
+		return gateway.ListValue(list), nil
+	}
 	low, high := 0, 0
-	if f.point.Bits != nil {
-		low, high = f.point.Bits.Low, f.point.Bits.High
+	if d.Bits != nil {
+		low, high = d.Bits.Low, d.Bits.High
 	} else {
-		low, high = *f.point.Bit, *f.point.Bit
+		low, high = *d.Bit, *d.Bit
 	}
 	mask := uint64(1)<<(high-low)<<1 - 1
-	into := func(whole, bits gateway.Value) gateway.Value {
-		return gateway.UintValue(whole.Uint()&^(mask<<low) | bits.Uint()&mask<<low)
-	}
-	whole, err := f.codec.Decode(data)
-	if err != nil || whole.Kind() != gateway.List {
-		return into(whole, bits), err
-	}
-	if len(whole.List()) != len(bits.List()) {
-		return whole, fmt.Errorf("%d values, the point has %d", len(bits.List()), len(whole.List()))
-	}
-	list := make([]gateway.Value, len(whole.List()))
-	for i := range list {
-		list[i] = into(whole.List()[i], bits.List()[i])
-	}
-	return gateway.ListValue(list), nil
+	return gateway.UintValue(whole.Uint()&^(mask<<low) | bits.Uint()&mask<<low), nil
 }
 
 // load gives the cells as they go over the wire.

@@ -18,13 +18,18 @@ var trouble = regexp.MustCompile(`(?i)fault|alarm|error|trip|warning`)
 
 const noiseStep = 200 * time.Millisecond // a value is noisy, but not between two reads of one cycle
 
+// scaling is what a scale_from has to do with a point.
+type scaling struct {
+	exponent bool // it is one
+	power    int  // it has one, with this value
+}
+
 // newGenerator chooses what a point looks like by its definition. What can be
 // written stands still until somebody does.
-func newGenerator(f *field, seed uint64) generator {
-	d := f.point.Definition
-	g := newSingle(f, seed)
+func newGenerator(d *gateway.Definition, s scaling, seed uint64) generator {
+	g := newSingle(d, s, seed)
 	if d.Count > 0 {
-		g = newList(f, seed)
+		g = newList(d, s, seed)
 	}
 	if d.Access == "rw" || d.Access == "w" {
 		v := g(0)
@@ -33,10 +38,10 @@ func newGenerator(f *field, seed uint64) generator {
 	return g
 }
 
-func newList(f *field, seed uint64) generator {
-	elements := make([]generator, f.point.Count)
+func newList(d *gateway.Definition, s scaling, seed uint64) generator {
+	elements := make([]generator, d.Count)
 	for i := range elements {
-		elements[i] = newSingle(f, seed+uint64(i))
+		elements[i] = newSingle(d, s, seed+uint64(i))
 	}
 	return func(now time.Duration) gateway.Value {
 		list := make([]gateway.Value, len(elements))
@@ -47,10 +52,9 @@ func newList(f *field, seed uint64) generator {
 	}
 }
 
-func newSingle(f *field, seed uint64) generator {
-	d := f.point.Definition
+func newSingle(d *gateway.Definition, s scaling, seed uint64) generator {
 	switch {
-	case f.scales:
+	case s.exponent:
 		return constant(power(d))
 	case len(d.Enum) > 0:
 		return steps(d, seed)
@@ -72,7 +76,7 @@ func newSingle(f *field, seed uint64) generator {
 	case gateway.Time:
 		return func(time.Duration) gateway.Value { return gateway.TimeValue(time.Now().Truncate(time.Second)) }
 	}
-	return number(f, seed)
+	return number(d, s, seed)
 }
 
 // power is what a scale factor says: tenths, where it can be negative.
@@ -128,9 +132,8 @@ func flags(d *gateway.Definition, seed uint64) generator {
 }
 
 // number moves around what is usual, or counts.
-func number(f *field, seed uint64) generator {
-	d := f.point.Definition
-	low, high := limits(f)
+func number(d *gateway.Definition, s scaling, seed uint64) generator {
+	low, high := limits(d, s)
 	if c, ok := counts[d.Unit]; ok {
 		return counter(c, high, seed)
 	} else if d.Kind == "counter" {
@@ -195,13 +198,12 @@ func waveOf(d *gateway.Definition, low, high float64) wave {
 }
 
 // limits is what the type can hold, in engineering units.
-func limits(f *field) (low, high float64) {
-	d := f.point.Definition
+func limits(d *gateway.Definition, s scaling) (low, high float64) {
 	low, high = lowest(d), highest(d)
 	if d.WrapsAt != nil {
 		high = min(high, d.WrapsAt.Float)
 	}
-	scale, offset := math.Pow10(f.power()), 0.0
+	scale, offset := math.Pow10(s.power), 0.0
 	if d.Scale != nil {
 		scale *= d.Scale.Float
 	}

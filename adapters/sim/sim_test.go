@@ -328,8 +328,8 @@ func TestCloseEndsEverything(t *testing.T) {
 
 func TestUnknownBusTypesAreRefused(t *testing.T) {
 	s := load(t)
-	s.Buses[2].Type = "opcua"
-	if _, _, err := sim.Start(s, sim.Options{}); err == nil || !strings.Contains(err.Error(), "type opcua is not simulated") {
+	s.Buses[2].Type = "s7"
+	if _, _, err := sim.Start(s, sim.Options{}); err == nil || !strings.Contains(err.Error(), "type s7 is not simulated") {
 		t.Errorf("error %v", err)
 	}
 }

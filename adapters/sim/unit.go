@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"hash/fnv"
 	"log/slog"
 	"slices"
 	"sync"
@@ -54,9 +53,7 @@ func (u *unit) add(d *gateway.Device, o Options) error {
 	}
 	for _, f := range u.fields {
 		if f.point.Device == d {
-			hash := fnv.New64a()
-			fmt.Fprintf(hash, "%d %s %s", o.Seed, d.Name, f.point.ID)
-			f.generate = newGenerator(f, hash.Sum64())
+			f.generate = newGenerator(f.point.Definition, scaling{f.scales, f.power()}, o.seed(f.point))
 		}
 	}
 	return nil
@@ -244,4 +241,38 @@ func (u *unit) isSilent() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.silent
+}
+
+// stored is a field that may be worked on at any time.
+type stored struct {
+	unit  *unit
+	field *field
+}
+
+func (s stored) set(v gateway.Value, now time.Duration) error {
+	s.unit.mu.Lock()
+	defer s.unit.mu.Unlock()
+	s.unit.update(s.field.cells, now)
+	if err := s.field.set(v); err != nil {
+		return err
+	}
+	for _, c := range s.field.cells {
+		c.keep()
+	}
+	return nil
+}
+
+func (s stored) get(now time.Duration) (gateway.Value, gateway.Quality, string) {
+	s.unit.mu.Lock()
+	defer s.unit.mu.Unlock()
+	s.unit.update(s.field.cells, now)
+	return s.field.get()
+}
+
+func (s stored) fail(code uint32) {
+	s.unit.mu.Lock()
+	defer s.unit.mu.Unlock()
+	for _, c := range s.field.cells {
+		c.fails = byte(code)
+	}
 }

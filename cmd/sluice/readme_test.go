@@ -15,11 +15,12 @@ import (
 // shown elsewhere are the README's commands that another test runs, or .ci/run.
 var shownElsewhere = map[string]string{
 	"sluice demo": "TestDemo",
-	"sluice run --site /etc/sluice/site.yaml":           "TestRunBringsRegistersToTheCloud",
-	"sluice buffer status --site /etc/sluice/site.yaml": "TestBufferCommands",
-	"sluice status --site /etc/sluice/site.yaml":        "TestStatusOfARunningGateway",
-	"sluice check --trace lastweek.csv site.yaml":       "TestTraceSaysWhatWouldHaveBeenReported",
-	"sluice bench modbus --devices 100":                 "TestBenchModbus",
+	"sluice run --site /etc/sluice/site.yaml":                           "TestRunBringsRegistersToTheCloud",
+	"sluice buffer status --site /etc/sluice/site.yaml":                 "TestBufferCommands",
+	"sluice status --site /etc/sluice/site.yaml":                        "TestStatusOfARunningGateway",
+	"sluice check --trace lastweek.csv site.yaml":                       "TestTraceSaysWhatWouldHaveBeenReported",
+	"sluice bench modbus --devices 100":                                 "TestBenchModbus",
+	"sluice browse press3 /Objects --site /etc/sluice/site.yaml --yaml": "TestBrowse",
 }
 
 // TestREADME: every command in the README works, and its site file loads.

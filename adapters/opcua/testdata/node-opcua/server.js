@@ -1,0 +1,199 @@
+// An OPC UA server for the tests: node-opcua, which shares no line with the
+// library of the adapter. Started by nodeopcua_test.go with NODE_PATH set to a
+// node_modules folder that has the packages of package.json.
+//
+// Options, all of them optional:
+//   --port N            default: a free one; a restart keeps it
+//   --pki DIR           where it keeps its own key and others' certificates
+//   --certificate FILE --key FILE    instead of a certificate of its own
+//   --limits N          OperationLimits: at most N operations in any request
+//   --counters N        N variables ns=1;s=counter0 … that all hold n, and
+//   --every MS          how often n rises by one (default 1000)
+//   --conformance       the address space for conformance testing
+//   --user NAME:WORD    a user; anonymous sessions are refused then
+//   --security LIST     None,Basic256Sha256,Aes128_Sha256_RsaOaep,Aes256_Sha256_RsaPss
+//   --modes LIST        None,Sign,SignAndEncrypt
+//
+// It says one line of JSON when it is up, {"endpoint": …}, and one for each
+// command on its standard input: {"done": command, …} or {"error": …}.
+//   count           says n
+//   hold, go        n stands still; n rises again
+//   restart         ends and begins anew: sessions and subscriptions are gone
+//   drop            closes all sessions; subscriptions stay for a while
+//   unsubscribe     deletes all subscriptions; sessions stay
+//   remove ID       deletes a node
+//   add ID          makes a node again: a variable that holds n
+"use strict";
+
+console.log = console.error; // what the packages have to say is no answer
+
+const readline = require("node:readline");
+const { parseArgs } = require("node:util");
+const { OPCUACertificateManager } = require("node-opcua-certificate-manager");
+const { MessageSecurityMode, SecurityPolicy } = require("node-opcua-secure-channel");
+const { OPCUAServer } = require("node-opcua-server");
+const { DataType } = require("node-opcua-variant");
+
+const { values: options } = parseArgs({
+  options: {
+    port: { type: "string", default: "0" },
+    pki: { type: "string" },
+    certificate: { type: "string" },
+    key: { type: "string" },
+    limits: { type: "string" },
+    counters: { type: "string", default: "0" },
+    every: { type: "string", default: "1000" },
+    conformance: { type: "boolean", default: false },
+    user: { type: "string" },
+    security: { type: "string", default: "None" },
+    modes: { type: "string", default: "None" },
+  },
+});
+
+const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
+
+let n = 0; // what all counters hold
+let held = false;
+let port = Number(options.port);
+let server;
+let counters = [];
+
+function serverOptions() {
+  const [user, word] = (options.user ?? "").split(":");
+  const o = {
+    port,
+    hostname: "127.0.0.1",
+    allowAnonymous: !options.user,
+    securityPolicies: options.security.split(",").map((name) => SecurityPolicy[name]),
+    securityModes: options.modes.split(",").map((name) => MessageSecurityMode[name]),
+    userManager: { isValidUser: (name, password) => name === user && password === word },
+    maxConnectionsPerEndpoint: 100,
+    serverCapabilities: { maxSessions: 100, maxSubscriptions: 1000, maxMonitoredItems: 200000, maxMonitoredItemsPerSubscription: 200000 },
+  };
+  if (options.certificate) {
+    o.certificateFile = options.certificate;
+    o.privateKeyFile = options.key;
+  }
+  if (options.pki) {
+    o.serverCertificateManager = new OPCUACertificateManager({ rootFolder: options.pki, automaticallyAcceptUnknownCertificate: true });
+  }
+  if (options.limits) {
+    const most = Number(options.limits);
+    o.serverCapabilities.operationLimits = {
+      maxNodesPerRead: most,
+      maxNodesPerWrite: most,
+      maxNodesPerBrowse: most,
+      maxNodesPerMethodCall: most,
+      maxNodesPerRegisterNodes: most,
+      maxNodesPerTranslateBrowsePathsToNodeIds: most,
+      maxMonitoredItemsPerCall: most,
+    };
+  }
+  return o;
+}
+
+function addCounter(nodeId, name) {
+  const space = server.engine.addressSpace;
+  const counter = space.getOwnNamespace().addVariable({
+    organizedBy: space.rootFolder.objects,
+    browseName: name,
+    nodeId,
+    dataType: "UInt32",
+    minimumSamplingInterval: 0,
+    value: { dataType: DataType.UInt32, value: n },
+  });
+  counters.push(counter);
+  show(counter);
+}
+
+function show(counter) {
+  counter.setValueFromSource({ dataType: DataType.UInt32, value: n });
+}
+
+async function start() {
+  server = new OPCUAServer(serverOptions());
+  await server.initialize();
+  if (options.conformance) {
+    const { build_address_space_for_conformance_testing: build } = require("node-opcua-address-space-for-conformance-testing");
+    await build(server.engine.addressSpace);
+  }
+  for (let i = 0; i < Number(options.counters); i++) {
+    addCounter(`s=counter${i}`, `counter${i}`);
+  }
+  await server.start();
+  port = server.endpoints[0].port;
+}
+
+function forEachSession(work) {
+  const sessions = Object.values(server.engine._sessions);
+  sessions.forEach(work);
+  return sessions.length;
+}
+
+function find(nodeId) {
+  return server.engine.addressSpace.getOwnNamespace().findNode(nodeId);
+}
+
+const commands = {
+  count: () => ({ n }),
+  hold: () => {
+    held = true;
+    return { n };
+  },
+  go: () => {
+    held = false;
+  },
+  restart: async () => {
+    counters = [];
+    await server.shutdown(0);
+    await start();
+  },
+  drop: () => ({ sessions: forEachSession((session) => server.engine.closeSession(session.authenticationToken, false, "Terminated")) }),
+  unsubscribe: () => {
+    let subscriptions = 0;
+    forEachSession((session) => {
+      for (const subscription of [...session.publishEngine.subscriptions]) {
+        session.deleteSubscription(subscription.id);
+        subscriptions++;
+      }
+    });
+    return { subscriptions };
+  },
+  remove: (nodeId) => {
+    const node = find(nodeId);
+    if (!node) {
+      throw new Error(`there is no node ${nodeId}`);
+    }
+    counters = counters.filter((counter) => counter !== node);
+    server.engine.addressSpace.deleteNode(node);
+  },
+  add: (nodeId) => addCounter(nodeId, nodeId.slice(2)),
+};
+
+async function main() {
+  await start();
+  setInterval(() => {
+    if (!held) {
+      n++;
+      counters.forEach(show);
+    }
+  }, Number(options.every));
+  say({ endpoint: `opc.tcp://127.0.0.1:${port}` });
+  for await (const line of readline.createInterface({ input: process.stdin })) {
+    const [command, argument] = line.trim().split(/ (.*)/);
+    try {
+      if (!Object.hasOwn(commands, command)) {
+        throw new Error("there is no such command");
+      }
+      say({ done: command, ...(await commands[command](argument)) });
+    } catch (error) {
+      say({ error: `${line}: ${error.message}` });
+    }
+  }
+  process.exit(0); // whoever started it is gone
+}
+
+main().catch((error) => {
+  say({ error: String(error.stack) });
+  process.exit(1);
+});
