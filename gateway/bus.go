@@ -32,6 +32,11 @@ type busLoop struct {
 	beat  Beat
 	timer *time.Timer // of wait
 
+	gone    atomic.Pointer[string] // why there is no connection, once one could not be made
+	traffic traffic
+	aside   map[string][][]*Point // plans of reads out of turn
+	asideOf Session
+
 	session  Session // nil while there is none
 	planned  int     // what the session's plans depend on
 	answered bool    // the session gave a good answer
@@ -85,6 +90,8 @@ func (b *busLoop) run(ctx context.Context) {
 			b.sayBus(true)
 		}
 		if !b.answered {
+			why := err.Error()
+			b.gone.Store(&why)
 			b.idle(ctx, backOff(failures))
 		}
 	}
@@ -101,7 +108,8 @@ func (b *busLoop) idle(ctx context.Context, d time.Duration) {
 // wait sleeps until something may be due, or a task came in and was done.
 func (b *busLoop) wait(ctx context.Context, until time.Time) error {
 	b.beat.Turn()
-	if d := min(time.Until(until), TurnEvery); b.timer == nil {
+	begin := time.Now()
+	if d := min(until.Sub(begin), TurnEvery); b.timer == nil {
 		b.timer = time.NewTimer(d)
 	} else {
 		b.timer.Reset(d)
@@ -111,8 +119,10 @@ func (b *busLoop) wait(ctx context.Context, until time.Time) error {
 	case <-ctx.Done():
 	case <-b.timer.C:
 	case t := <-b.tasks:
+		b.traffic.idle(begin)
 		return t(ctx, b)
 	}
+	b.traffic.idle(begin)
 	return nil
 }
 
@@ -124,6 +134,7 @@ func (b *busLoop) serve(ctx context.Context) (err error) {
 		return err
 	}
 	b.session = session
+	b.gone.Store(nil)
 	defer func() {
 		b.session = nil
 		session.Close()

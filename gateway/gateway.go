@@ -32,6 +32,7 @@ type Gateway struct {
 	lanes    []*lane             // of all accounts
 	book     *rulebook
 	keeper   *keeper
+	office   *office
 	Stats    Stats
 
 	started time.Time
@@ -59,6 +60,10 @@ func New(c Config) (*Gateway, error) {
 		}
 		loop.grid = grid.Add(wave(i))
 		g.buses = append(g.buses, loop)
+	}
+	var err error
+	if g.office, err = newOffice(g); err != nil {
+		return nil, err
 	}
 	return g, nil
 }
@@ -118,8 +123,14 @@ func (g *Gateway) store(d *Device, r Record) {
 // Run works until ctx ends and all its goroutines have stopped.
 func (g *Gateway) Run(ctx context.Context) {
 	var wait sync.WaitGroup
+	// The buses end last: a command that is stopped writes its pulses back.
+	busCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	wait.Go(func() {
+		g.office.run(ctx)
+		stop()
+	})
 	for _, b := range g.buses {
-		wait.Go(func() { b.run(ctx) })
+		wait.Go(func() { b.run(busCtx) })
 	}
 	for _, l := range g.lanes {
 		wait.Go(func() { l.run(ctx) })

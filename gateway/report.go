@@ -20,6 +20,8 @@ type pointState struct {
 	plain      bool      // a sample that says what was last reported means nothing new
 	meter      *meter    // of a counter
 	computed   bool      // worked out of other points, not read
+	owed       bool      // to be reported though it has not changed: somebody wanted it written
+	writes     *quota    // where at_most bounds them
 	device     *deviceState
 }
 
@@ -66,7 +68,7 @@ func newReporter(devices []*Device, take func(*Device, Record)) *reporter {
 // note keeps a sample as the latest of its point and marks the point where the
 // sample is worth a report.
 func (st *pointState) note(s *Sample) {
-	if st.repeats(s) {
+	if !st.owed && st.repeats(s) {
 		st.latest.Time, st.latest.Value = s.Time, s.Value
 		return
 	}
@@ -103,7 +105,7 @@ func (st *pointState) worthReport() bool {
 	if !st.reportable() {
 		return false
 	}
-	if st.reportedAt.IsZero() {
+	if st.reportedAt.IsZero() || st.owed {
 		return true
 	}
 	rule := &st.latest.Point.Report
@@ -183,6 +185,16 @@ func (st *pointState) stale(now time.Time) bool {
 	return every > 0 && !st.reportedAt.IsZero() && now.Sub(st.reportedAt) >= every && st.reportable() && now.Sub(st.latest.Time) <= 2*p.Poll
 }
 
+// restate reports what was last read of a point, whether it changed or not.
+func (r *reporter) restate(p *Point) {
+	st := r.states[p]
+	r.flush(st.device)
+	if st.reportable() {
+		st.touch()
+		r.flush(st.device)
+	}
+}
+
 // flush makes one report of what the device has to report. Only when the
 // buffer took it, it counts as reported.
 func (r *reporter) flush(d *deviceState) {
@@ -200,7 +212,7 @@ func (r *reporter) flush(d *deviceState) {
 	r.take(d.device, report)
 	for i := range d.touched {
 		t := &d.touched[i]
-		t.state.reported, t.state.reportedAt = t.value, t.time
+		t.state.reported, t.state.reportedAt, t.state.owed = t.value, t.time, false
 	}
 	clear(d.touched)
 	d.touched = d.touched[:0]

@@ -13,5 +13,9 @@ type Stats struct {
 	TooFast     atomic.Int64 // messages that the cloud ignored as too fast
 	Quarantined atomic.Int64
 
+	Downlinks      atomic.Int64 // messages of the cloud
+	Repeated       atomic.Int64 // commands that came again
+	RepliesDropped atomic.Int64 // that could not be sent in time, or said busy in a flood
+
 	LastConfirmed atomic.Int64 // when, in Unix nanoseconds; 0 for never
 }

@@ -15,8 +15,6 @@ import (
 // is read and checked like any other, and its first use is a warning. What gets
 // built is taken out here.
 var unbuilt = map[string][]string{
-	"Identity.writes": {"locked"},
-
 	"Cloud.backlog":    {"replay"},
 	"Cloud.history":    {"reported"},
 	"Cloud.on_connect": {"report"},
@@ -36,23 +34,13 @@ var unbuilt = map[string][]string{
 	"Bus.session_timeout": nil,
 
 	"Profile.protocol":  {"modbus"},
-	"Profile.unlock":    nil,
 	"Profile.namespace": nil,
 	"Profile.mode":      nil,
-	"Profile.commands":  nil,
 
-	"Definition.node":    nil,
-	"Definition.browse":  nil,
-	"Definition.access":  {"r"},
-	"Definition.push":    {"false"},
-	"Definition.restore": {"false"},
-	"Definition.guard":   nil,
-	"Definition.verify":  nil,
-	"Definition.write":   nil,
-	"Definition.needs":   nil,
+	"Definition.node":   nil,
+	"Definition.browse": nil,
 
-	"Placement.vars":      nil,
-	"Placement.heartbeat": nil,
+	"Placement.vars": nil,
 }
 
 // noteUnbuilt keeps the first use of a key whose feature is not built yet.
