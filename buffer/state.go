@@ -105,3 +105,82 @@ func (b *Buffer) isClosed() bool {
 	defer b.mu.Unlock()
 	return b.closed
 }
+
+// Scan hands over the values of a bucket in the order of their names, from a name on, until fn says that it has enough. Damaged values are
+// left out. The bytes are the caller's. fn may not call the buffer.
+func (b *Buffer) Scan(bucket, from string, fn func(name string, value []byte) bool) error {
+	b.layout.RLock()
+	defer b.layout.RUnlock()
+	err := b.view(func(tx *bolt.Tx) error {
+		s := tx.Bucket(stateBucket).Bucket([]byte(bucket))
+		if s == nil {
+			return nil
+		}
+		c := s.Cursor()
+		for k, v := c.Seek([]byte(from)); k != nil; k, v = c.Next() {
+			plain, ok := unseal(k, v)
+			in, x, read := decodeState(plain)
+			if !ok || !read || in != bucket {
+				continue
+			}
+			if !fn(string(k), append([]byte{}, x.value...)) {
+				return nil
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("scan %s of buffer %s: %w", bucket, b.path, err)
+	}
+	return nil
+}
+
+// mostTrimmed bounds one commit of Trim.
+const mostTrimmed = 1000
+
+// Trim deletes the values of a bucket whose names are before a name, and then the first ones until the rest takes no more than that many
+// bytes. It tells how many values went.
+func (b *Buffer) Trim(bucket, before string, most int64) (int, error) {
+	gone := 0
+	for {
+		n, err := b.trimSome(bucket, before, most)
+		gone += n
+		if err != nil {
+			return gone, fmt.Errorf("trim %s of buffer %s: %w", bucket, b.path, err)
+		}
+		if n < mostTrimmed {
+			return gone, nil
+		}
+	}
+}
+
+func (b *Buffer) trimSome(bucket, before string, most int64) (gone int, err error) {
+	err = b.writeNow(func(tx *bolt.Tx) error {
+		gone = 0
+		s := tx.Bucket(stateBucket).Bucket([]byte(bucket))
+		if s == nil {
+			return nil
+		}
+		size := int64(0)
+		c := s.Cursor()
+		for k, v := c.First(); k != nil; k, v = c.Next() {
+			size += int64(len(k) + len(v))
+		}
+		var names [][]byte
+		for k, v := c.First(); k != nil && len(names) < mostTrimmed && (string(k) < before || size > most); k, v = c.Next() {
+			size -= int64(len(k) + len(v))
+			names = append(names, k)
+		}
+		for _, name := range names {
+			if err := s.Delete(name); err != nil {
+				return err
+			}
+		}
+		gone = len(names)
+		return nil
+	})
+	return gone, err
+}
+
+// MaxSize is the upper limit of the file in bytes.
+func (b *Buffer) MaxSize() int64 { return b.opt.MaxSize }

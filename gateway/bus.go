@@ -33,8 +33,13 @@ type busLoop struct {
 	trends *trends     // nil where there is no page
 	timer  *time.Timer // of wait
 
-	feed     feed    // what devices say by themselves
-	watching bool    // the stations are without what is watched
+	feed     feed                   // what devices say by themselves
+	watching bool                   // the stations are without what is watched
+	gone     atomic.Pointer[string] // why there is no connection, once one could not be made
+	traffic  traffic
+	aside    map[string][][]*Point // plans of reads out of turn
+	asideOf  Session
+
 	session  Session // nil while there is none
 	planned  int     // what the session's plans depend on
 	answered bool    // the session gave a good answer
@@ -84,6 +89,8 @@ func (b *busLoop) run(ctx context.Context) {
 			b.sayBus(true)
 		}
 		if !b.answered {
+			why := err.Error()
+			b.gone.Store(&why)
 			b.idle(ctx, backOff(failures))
 		}
 	}
@@ -100,7 +107,8 @@ func (b *busLoop) idle(ctx context.Context, d time.Duration) {
 // wait sleeps until something may be due, or a task came in and was done.
 func (b *busLoop) wait(ctx context.Context, until time.Time) error {
 	b.beat.Turn()
-	if d := min(time.Until(until), TurnEvery); b.timer == nil {
+	begin := time.Now()
+	if d := min(until.Sub(begin), TurnEvery); b.timer == nil {
 		b.timer = time.NewTimer(d)
 	} else {
 		b.timer.Reset(d)
@@ -110,6 +118,7 @@ func (b *busLoop) wait(ctx context.Context, until time.Time) error {
 	case <-ctx.Done():
 	case <-b.timer.C:
 	case t := <-b.tasks:
+		b.traffic.idle(begin)
 		return t(ctx, b)
 	case samples := <-b.feed.deliveries:
 		b.take(samples)
@@ -118,6 +127,7 @@ func (b *busLoop) wait(ctx context.Context, until time.Time) error {
 	case <-b.feed.lost:
 		return b.feed.why()
 	}
+	b.traffic.idle(begin)
 	return nil
 }
 
@@ -129,6 +139,7 @@ func (b *busLoop) serve(ctx context.Context) (err error) {
 		return err
 	}
 	b.session = session
+	b.gone.Store(nil)
 	defer func() {
 		b.unsubscribe()
 		b.session = nil

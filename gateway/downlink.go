@@ -53,6 +53,8 @@ type Reply struct {
 type Downlinker interface {
 	// Receive waits for the next message. It has one caller at a time.
 	Receive(ctx context.Context) (Downlink, error)
+	// ParseParams reads an object of names and values.
+	ParseParams(payload []byte) ([]Asked, error)
 	// EncodeReply gives a reply as it is sent.
 	EncodeReply(r *Reply) []byte
 	// SendReply sends an encoded reply and waits until the broker has it.

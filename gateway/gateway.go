@@ -33,6 +33,7 @@ type Gateway struct {
 	lanes    []*lane             // of all accounts
 	book     *rulebook
 	keeper   *keeper
+	office   *office
 	Stats    Stats
 
 	started time.Time
@@ -62,6 +63,10 @@ func New(c Config) (*Gateway, error) {
 		g.buses = append(g.buses, loop)
 	}
 	g.keepTrends()
+	var err error
+	if g.office, err = newOffice(g); err != nil {
+		return nil, err
+	}
 	return g, nil
 }
 
@@ -127,8 +132,14 @@ func (g *Gateway) storeFor(user string, r Record) uint64 {
 // Run works until ctx ends and all its goroutines have stopped.
 func (g *Gateway) Run(ctx context.Context) {
 	var wait sync.WaitGroup
+	// The buses end last: a command that is stopped writes its pulses back.
+	busCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	wait.Go(func() {
+		g.office.run(ctx)
+		stop()
+	})
 	for _, b := range g.buses {
-		wait.Go(func() { b.run(ctx) })
+		wait.Go(func() { b.run(busCtx) })
 	}
 	for _, l := range g.lanes {
 		wait.Go(func() { l.run(ctx) })

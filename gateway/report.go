@@ -23,6 +23,8 @@ type pointState struct {
 	pass       uint64    // of the device, in which it was last told
 	meter      *meter    // of a counter
 	computed   bool      // worked out of other points, not read
+	owed       bool      // to be reported though it has not changed: somebody wanted it written
+	writes     *quota    // where at_most bounds them
 	device     *deviceState
 }
 
@@ -81,7 +83,7 @@ func (r *reporter) of(d *Device) []*pointState {
 // note keeps a sample as the latest of its point and marks the point where the
 // sample is worth a report.
 func (st *pointState) note(s *Sample) {
-	if st.repeats(s) {
+	if !st.owed && st.repeats(s) {
 		st.latest.Time, st.latest.Value, st.heard = s.Time, s.Value, s.Time
 		return
 	}
@@ -136,7 +138,7 @@ func (st *pointState) worthReport() bool {
 	if !st.reportable() {
 		return false
 	}
-	if st.reportedAt.IsZero() {
+	if st.reportedAt.IsZero() || st.owed {
 		return true
 	}
 	rule := &st.latest.Point.Report
@@ -229,6 +231,16 @@ func (st *pointState) stale(now time.Time) bool {
 	return every > 0 && since >= every && (st.watched || now.Sub(st.heard) <= 2*p.Poll)
 }
 
+// restate reports what was last read of a point, whether it changed or not.
+func (r *reporter) restate(p *Point) {
+	st := r.states[p]
+	r.flush(st.device)
+	if st.reportable() {
+		st.touch()
+		r.flush(st.device)
+	}
+}
+
 // flush makes one report of what the device has to report. Only when the
 // buffer took it, it counts as reported.
 func (r *reporter) flush(d *deviceState) {
@@ -246,7 +258,7 @@ func (r *reporter) flush(d *deviceState) {
 	r.take(d.device, report)
 	for i := range d.touched {
 		t := &d.touched[i]
-		t.state.reported, t.state.reportedAt = t.value, t.heard
+		t.state.reported, t.state.reportedAt, t.state.owed = t.value, t.heard, false
 	}
 	clear(d.touched)
 	d.touched = d.touched[:0]

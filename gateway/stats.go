@@ -15,5 +15,9 @@ type Stats struct {
 	Superseded  atomic.Int64 // values of a backlog in whose place a newer one went out (backlog: latest)
 	LeftOut     atomic.Int64 // values that were not sent because the point was written since
 
+	Downlinks      atomic.Int64 // messages of the cloud
+	Repeated       atomic.Int64 // commands that came again
+	RepliesDropped atomic.Int64 // that could not be sent in time, or said busy in a flood
+
 	LastConfirmed atomic.Int64 // when, in Unix nanoseconds; 0 for never
 }

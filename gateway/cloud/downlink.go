@@ -129,6 +129,20 @@ func ParseDownlink(d *gateway.Downlink, payload []byte) error {
 	return err
 }
 
+// ParseParams reads the parameters that a stream brings for a command.
+func (s *Session) ParseParams(payload []byte) ([]gateway.Asked, error) {
+	d := gateway.Downlink{Kind: gateway.PushDownlink}
+	err := ParseDownlink(&d, payload)
+	return d.Values, err
+}
+
+// Connected tells whether there is a connection.
+func (s *Session) Connected() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current != nil
+}
+
 // asked reads an object of names and values.
 func (r *reader) asked() []gateway.Asked {
 	var all []gateway.Asked

@@ -15,26 +15,11 @@ import (
 // is read and checked like any other, and its first use is a warning. What gets
 // built is taken out here.
 var unbuilt = map[string][]string{
-	"Identity.writes": {"locked"},
-
 	"Cloud.on_connect": {"report"},
 	"Cloud.quality":    {"none"},
 	"Cloud.status":     nil,
 
 	"Local.write_test": {"false"},
-
-	"Profile.unlock":   nil,
-	"Profile.commands": nil,
-
-	"Definition.access":  {"r"},
-	"Definition.push":    {"false"},
-	"Definition.restore": {"false"},
-	"Definition.guard":   nil,
-	"Definition.verify":  nil,
-	"Definition.write":   nil,
-	"Definition.needs":   nil,
-
-	"Placement.heartbeat": nil,
 }
 
 // noteUnbuilt keeps the first use of a key whose feature is not built yet.

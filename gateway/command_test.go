@@ -1,0 +1,325 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestACommandRunsItsStepsAndAnswersOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.command("7", "start", "hz", "42.5")
+		want(t, "reply", p.replies(time.Second), "7 start ok setpoint=42.5 drive_state=running")
+		want(t, "writes", p.machine.writes(), "setpoint=42.5 run_word=run_forward")
+		want(t, "audit", strings.Join(p.lines(), "\n"), `cloud:u start setpoint 42.5 30→42.5 done
+cloud:u start run_word run_forward →run_forward done
+cloud:u start → done`)
+		want(t, "reports", p.wire.take(&p.wire.reports), "setpoint=42.5 | word_seen=run_forward | drive_state=running")
+		p.command("", "start")
+		want(t, "reply without an id", p.replies(time.Second), " start ok setpoint=35 drive_state=running")
+	})
+}
+
+// TestRefusedCommands is the table of commands that write nothing.
+func TestRefusedCommands(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*hall)
+		method string
+		pairs  []any
+		reply  string
+	}{
+		"unknown method":    {method: "dance", reply: "there is no command dance"},
+		"unknown parameter": {method: "start", pairs: []any{"speed", 1}, reply: "start has no parameter speed"},
+		"out of range":      {method: "start", pairs: []any{"hz", 62}, reply: "hz 62 is above max 50"},
+		"wrong type":        {method: "start", pairs: []any{"hz", true}, reply: "hz true is no number"},
+		"missing parameter": {method: "key", reply: "parameter code is missing"},
+		"locked command":    {method: "closed", reply: "closed is locked on pump by the site file"},
+		"site locked":       {change: func(p *hall) { p.site.Writes = "locked" }, method: "start", reply: "site.writes is locked: nothing that the cloud sends is written"},
+		"guard false":       {change: func(p *hall) { p.machine.set("fault_code", IntValue(3)) }, method: "start", reply: `guard "remote and fault_code == 0" does not hold: remote is true, fault_code is 3`},
+		"guard bad":         {change: func(p *hall) { p.machine.onRead = badAt("fault_code", "invalid") }, method: "start", reply: `guard "remote and fault_code == 0" does not hold: fault_code: invalid`},
+		"unit silent":       {change: func(p *hall) { p.machine.onRead = func(*Point) string { return "no answer within 500ms" } }, method: "key", pairs: []any{"code", 1}, reply: "pump gives no answer: no answer within 500ms"},
+		"bus down": {change: func(p *hall) {
+			p.machine.fail(func() { p.machine.lost = errors.New("no route to host") })
+			time.Sleep(30 * time.Second)
+		}, method: "start", reply: "the bus is down: no route to host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newHall(t, nil)
+				defer p.stop()
+				if c.change != nil {
+					c.change(p)
+				}
+				p.command("1", c.method, c.pairs...)
+				reply := p.replies(100 * time.Millisecond)
+				if !strings.HasPrefix(reply, "1 "+c.method+": "+c.reply) {
+					t.Errorf("reply is %q, want %q", reply, c.reply)
+				}
+				want(t, "writes", p.machine.writes(), "")
+				if lines := p.lines(); len(lines) == 0 || !strings.Contains(lines[0], c.reply) || strings.Contains(fmt.Sprint(lines), "done") {
+					t.Errorf("audit: %q", lines)
+				}
+			})
+		})
+	}
+}
+
+func TestWhatCannotBeUnderstoodIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.wire.down <- Downlink{Kind: CommandDownlink, Arrived: time.Now(), ID: "4", Method: "start", Err: errors.New(`"hz" stands there twice`)}
+		want(t, "reply", p.replies(time.Second), `4 start: not understood: "hz" stands there twice`)
+		p.wire.down <- Downlink{Kind: CommandDownlink, Arrived: time.Now(), Err: errors.New("the JSON ends early"), Body: []byte("{")}
+		want(t, "no reply", p.replies(time.Second), "")
+		p.wire.down <- Downlink{Kind: CommandDownlink, Arrived: time.Now(), ID: "5", Method: "start", Stalled: true}
+		want(t, "stalled", p.replies(time.Second), "5 start: line was stalled")
+		p.wire.down <- Downlink{Kind: CommandDownlink, Arrived: time.Now().Add(-31 * time.Second), ID: "6", Method: "start"}
+		want(t, "old", p.replies(time.Second), "6 start: expired: it arrived 31s ago")
+		p.wire.down <- Downlink{Kind: PushDownlink, Arrived: time.Now(), Stalled: true, Values: asked("req", true)}
+		time.Sleep(time.Second)
+		want(t, "stalled push", p.events(), "write_refused point=req value=true reason=line was stalled")
+		want(t, "writes", p.machine.writes(), "")
+		want(t, "reports", p.wire.take(&p.wire.reports), "req=false")
+	})
+}
+
+func TestAFailedStepRunsOnFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.machine.fail(func() {
+			p.machine.onWrite = func(pt *Point, v Value) error { // takes the word, and never runs
+				if pt.ID == "run_word" {
+					p.machine.memory["word_seen"] = v
+				}
+				return errDone
+			}
+		})
+		p.command("1", "start")
+		want(t, "reply", p.replies(7*time.Second), `1 start: expect "drive_state == \"running\"" did not come true within 5s: drive_state is stopped setpoint=35 drive_state=stopped`)
+		want(t, "writes", p.machine.writes(), "setpoint=35 run_word=run_forward run_word=stop")
+	})
+}
+
+func TestAMismatchEndsACommandBeforeItsNextStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.machine.fail(func() {
+			p.machine.onWrite = func(pt *Point, v Value) error {
+				if pt.ID == "setpoint" {
+					p.machine.memory["setpoint"] = FloatValue(21)
+					return nil
+				}
+				return p.machine.follow(pt, v)
+			}
+		})
+		p.command("1", "start")
+		want(t, "reply", p.replies(time.Second), "1 start: setpoint reads back as 21, not 35 setpoint=21 drive_state=stopped")
+		want(t, "writes", p.machine.writes(), "setpoint=35 run_word=stop")
+	})
+}
+
+func TestTheGuardHoldsBeforeEachWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.machine.fail(func() {
+			p.machine.onWrite = func(pt *Point, v Value) error {
+				if pt.ID == "setpoint" {
+					p.machine.memory["fault_code"] = IntValue(9)
+				}
+				return p.machine.follow(pt, v)
+			}
+		})
+		p.command("1", "start")
+		want(t, "reply", p.replies(time.Second), `1 start: guard "remote and fault_code == 0" does not hold: remote is true, fault_code is 9 setpoint=35 drive_state=stopped`)
+		want(t, "writes", p.machine.writes(), "setpoint=35 run_word=stop")
+	})
+}
+
+func TestASecondCommandIsBusyAndAPreemptingOneStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.command("1", "slow")
+		time.Sleep(time.Second)
+		p.command("2", "start")
+		want(t, "second", p.replies(100*time.Millisecond), "2 start: busy: slow is under way")
+		p.push("req", true)
+		time.Sleep(time.Second)
+		want(t, "a push waits", p.machine.writes(), "")
+		p.command("3", "stop")
+		want(t, "stop", p.replies(100*time.Millisecond), "1 slow: stopped by stop | 3 stop ok")
+		time.Sleep(5 * time.Second)
+		want(t, "writes", p.machine.writes(), "run_word=stop req=true")
+	})
+}
+
+func TestAStopReleasesPulsesAndSkipsOnFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.command("1", "hold")
+		time.Sleep(time.Second)
+		p.command("2", "stop")
+		replies := p.replies(time.Second)
+		if !strings.Contains(replies, "1 hold: stopped by stop req=false") || !strings.Contains(replies, "2 stop ok") {
+			t.Error(replies)
+		}
+		if got := p.machine.writes(); got != "req=true req=false run_word=stop" && got != "req=true run_word=stop req=false" {
+			t.Error(got)
+		}
+	})
+}
+
+func TestAStopIsTriedOnAUnitThatIsOffline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.machine.fail(func() { p.machine.onRead = func(*Point) string { return "no answer within 500ms" } })
+		time.Sleep(2 * time.Minute)
+		p.command("1", "stop")
+		reply := p.replies(5 * time.Second)
+		want(t, "writes", p.machine.writes(), "run_word=stop")
+		if !strings.HasPrefix(reply, "1 stop: unknown outcome: run_word was written and can't be read back") {
+			t.Error(reply)
+		}
+	})
+}
+
+func TestCommandsEndAtTheirTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		begin := time.Now()
+		p.command("1", "hold")
+		want(t, "reply", p.replies(9*time.Second), "1 hold: timeout of 8s req=false")
+		want(t, "writes", p.machine.writes(), "req=true req=false")
+		if took := time.Since(begin); took > 9*time.Second+100*time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+func TestARepeatedCommandGetsTheStoredReply(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.command("7", "slow")
+		time.Sleep(time.Second)
+		p.command("7", "slow") // while it runs: its one reply is to come
+		want(t, "reply", p.replies(3*time.Second), "7 slow ok lamp=true")
+		p.command("7", "slow")
+		want(t, "again", p.replies(time.Second), "7 slow ok lamp=true")
+		want(t, "writes", p.machine.writes(), "lamp=true")
+		p.command("7", "start", "hz", 40) // the number has come round
+		want(t, "another", p.replies(time.Second), "7 start ok setpoint=40 drive_state=running")
+		time.Sleep(61 * time.Second)
+		p.command("7", "slow")
+		want(t, "after a minute", p.replies(4*time.Second), "7 slow ok lamp=true")
+	})
+}
+
+func TestARepeatedCommandGetsTheStoredReplyAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		p.command("7", "start", "hz", 40)
+		want(t, "reply", p.replies(time.Second), "7 start ok setpoint=40 drive_state=running")
+		p.stop()
+		p.begin()
+		defer func() { p.stop() }()
+		p.machine.fail(func() { p.machine.wrote = nil })
+		p.command("7", "start", "hz", 40)
+		want(t, "again", p.replies(time.Second), "7 start ok setpoint=40 drive_state=running")
+		want(t, "writes", p.machine.writes(), "")
+	})
+}
+
+func TestAReplyIsKeptOverADisconnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		offline := func(on bool) { p.wire.mu.Lock(); p.wire.offline = on; p.wire.mu.Unlock() }
+		offline(true)
+		p.command("1", "start")
+		want(t, "while offline", p.replies(30*time.Second), "")
+		offline(false)
+		want(t, "reply", p.replies(time.Second), "1 start ok setpoint=35 drive_state=running")
+		offline(true)
+		p.command("2", "stop")
+		want(t, "while offline", p.replies(62*time.Second), "")
+		offline(false)
+		want(t, "too late", p.replies(10*time.Second), "")
+	})
+}
+
+func TestAFloodIsAnsweredBusyAndCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.command("0", "slow")
+		time.Sleep(100 * time.Millisecond)
+		for i := range 500 {
+			p.command(fmt.Sprint(i+1), "slow")
+		}
+		time.Sleep(100 * time.Millisecond)
+		if got := strings.Count(p.replies(0), "busy"); got != 10 {
+			t.Errorf("%d replies say busy, want 10", got)
+		}
+		time.Sleep(5 * time.Second)
+		lines := p.lines()
+		if len(lines) > 25 || !strings.Contains(strings.Join(lines, "\n"), "480 more were refused within a second") {
+			t.Errorf("%d lines in the audit: %q", len(lines), lines)
+		}
+	})
+}
+
+func TestACommandIsNotCalledTooOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.command("1", "rare")
+		p.replies(time.Second)
+		p.command("2", "rare")
+		want(t, "second", p.replies(time.Second), "2 rare: rare is called too often: at most 1 in 1h0m0s")
+	})
+}
+
+func TestALockEndsCommandsAndRefusesEverybody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		p.command("1", "hold")
+		time.Sleep(time.Second)
+		if err := p.Lock(ByCommandLine, ""); err != nil {
+			t.Fatal(err)
+		}
+		want(t, "the command", p.replies(time.Second), "1 hold: stopped by lock req=false")
+		want(t, "reports", p.wire.take(&p.wire.reports), "req=true | writes_locked=true | req=false")
+		p.stop()
+		p.begin() // a lock outlives the program
+		defer func() { p.stop() }()
+		since := "the gateway is locked since 2000-01-01 00:00:02 UTC by command line"
+		p.command("2", "stop")
+		want(t, "a command", p.replies(time.Second), "2 stop: "+since)
+		p.push("req", true)
+		time.Sleep(time.Second)
+		want(t, "a push", p.events(), "write_refused point=req value=true reason="+since)
+		if _, err := p.Write(t.Context(), ByPage, "pump", "req", BoolValue(true)); err == nil || err.Error() != since {
+			t.Errorf("the page: %v", err)
+		}
+		if err := p.Unlock(ByPage, ""); err != nil {
+			t.Fatal(err)
+		}
+		w, err := p.Write(t.Context(), ByPage, "pump", "req", TextValue("on"))
+		if err != nil || w.Result != "done" || w.New.String() != "true" {
+			t.Errorf("after unlock: %+v, %v", w, err)
+		}
+	})
+}

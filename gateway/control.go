@@ -1,0 +1,195 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// This file is what the page and the command line use.
+
+// Written is what became of a write.
+type Written struct {
+	Old    Value  // directly before, None where it was not read
+	New    Value  // read back, None where it can't be
+	Result string // done, refused, failed or unknown
+}
+
+// Write writes one value to a point through all the checks of a push, and waits
+// for its outcome. Who is ByPage or ByCommandLine.
+func (g *Gateway) Write(ctx context.Context, who, device, point string, value Value) (Written, error) {
+	d := g.office
+	o, p, err := d.find(device, point)
+	if err != nil {
+		return Written{Result: "refused"}, err
+	}
+	v := &pushed{asked: Asked{Name: point, Value: value, Raw: value.String()}, point: p}
+	if err := d.weighOne(who, v); err != nil {
+		d.audit.refused(v.audit(who, err))
+		return Written{Result: "refused"}, err
+	}
+	job := &pushJob{who: who, until: time.Now().Add(validity), values: []*pushed{v}, done: make(chan []verdict, 1)}
+	select {
+	case o.pushes <- job:
+	default:
+		d.audit.refused(v.audit(who, errBusy))
+		return Written{Result: "refused"}, errBusy
+	}
+	select {
+	case outcomes := <-job.done:
+		r := outcomes[0]
+		return Written{Old: r.old, New: r.real, Result: r.result()}, r.err
+	case <-ctx.Done():
+		return Written{Result: "unknown"}, ctx.Err()
+	}
+}
+
+// result is the outcome in a word.
+func (v *verdict) result() string {
+	switch {
+	case v.unknown:
+		return "unknown"
+	case v.err != nil && v.sent:
+		return "failed"
+	case v.err != nil:
+		return "refused"
+	}
+	return "done"
+}
+
+// Read reads a point at once. A secret one holds ***.
+func (g *Gateway) Read(ctx context.Context, device, point string) (Sample, error) {
+	o, p, err := g.office.find(device, point)
+	if err != nil {
+		return Sample{}, err
+	}
+	if p.Access == "w" {
+		return Sample{}, fmt.Errorf("%s is write-only", point)
+	}
+	if err := o.bus.down(); err != nil {
+		return Sample{}, err
+	}
+	s, err := o.bus.look(ctx, p)
+	if p.Secret && s.Quality != Bad {
+		s.Value = TextValue("***")
+	}
+	return s, err
+}
+
+// Command runs a command of a device and waits for its outcome: the points it
+// wrote, and those of its reply.
+func (g *Gateway) Command(ctx context.Context, who, device, method string, params []Asked) ([]Attribute, error) {
+	o := g.office.byDevice[device]
+	if o == nil {
+		return nil, fmt.Errorf("there is no device %s", device)
+	}
+	var c *command
+	for _, known := range o.commands {
+		if known.ID == method {
+			c = known
+		}
+	}
+	if c == nil {
+		return nil, fmt.Errorf("%s has no command %s", device, method)
+	}
+	refuse := func(err error) ([]Attribute, error) {
+		g.office.audit.refused(Audit{Who: who, Device: device, Command: method, Reason: err.Error()})
+		return nil, err
+	}
+	with, err := c.weigh(who, params)
+	if err == nil {
+		err = o.reachable(c.Preempt)
+	}
+	if err != nil {
+		return refuse(err)
+	}
+	type outcome struct {
+		values []Attribute
+		err    error
+	}
+	done := make(chan outcome, 1)
+	x := &execution{command: c, who: who, with: with, params: params, arrived: time.Now(), finished: func(values []Attribute, err error) { done <- outcome{values, err} }}
+	if err := o.start(x); err != nil {
+		return refuse(err)
+	}
+	select {
+	case r := <-done:
+		line := Audit{Who: who, Device: device, Command: method, Result: "done"}
+		if r.err != nil {
+			line.Result, line.Reason = "failed", r.err.Error()
+		}
+		g.office.audit.add(line)
+		return r.values, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (d *office) find(device, point string) (*operator, *Point, error) {
+	o := d.byDevice[device]
+	if o == nil {
+		return nil, nil, fmt.Errorf("there is no device %s", device)
+	}
+	p := o.device.point(point)
+	if p == nil {
+		return nil, nil, fmt.Errorf("%s has no point %s", device, point)
+	}
+	return o, p, nil
+}
+
+// Lock keeps everybody from writing to a device, or to any with "". Commands
+// under way are stopped; their pulses are released.
+func (g *Gateway) Lock(who, device string) error { return g.setLock(who, device, true) }
+
+// Unlock takes a lock away.
+func (g *Gateway) Unlock(who, device string) error { return g.setLock(who, device, false) }
+
+func (g *Gateway) setLock(who, device string, on bool) error {
+	d := g.office
+	if device != "" && d.byDevice[device] == nil {
+		return fmt.Errorf("there is no device %s", device)
+	}
+	err := d.locks.put(Lock{Device: device, Who: who, Since: time.Now()}, on)
+	word := "unlock"
+	if on {
+		word = "lock"
+		for _, o := range d.operators {
+			if device == "" || o.device.Name == device {
+				o.stop("lock")
+			}
+		}
+	}
+	line := Audit{Who: who, Device: device, Command: word, Result: "done"}
+	if err != nil {
+		line.Result, line.Reason = "failed", err.Error()
+	}
+	d.audit.add(line)
+	d.reportLocks()
+	if err != nil && on {
+		return fmt.Errorf("locked, but a restart will forget it: %w", err)
+	}
+	return err
+}
+
+// Locks are the locks in force.
+func (g *Gateway) Locks() []Lock {
+	var all []Lock
+	for _, l := range g.office.locks.all() {
+		all = append(all, l)
+	}
+	return all
+}
+
+// LockedAttribute is the attribute of a device that tells whether it is locked.
+const LockedAttribute = "writes_locked"
+
+// reportLocks reports the devices whose lock has changed.
+func (d *office) reportLocks() {
+	for _, o := range d.operators {
+		locked := d.locks.refuse(o.device.Name) != nil
+		if !o.writable() || o.locked.Swap(locked) == locked {
+			continue
+		}
+		d.store(o.device, Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{o.device.Prefix + LockedAttribute, BoolValue(locked)}}})
+	}
+}

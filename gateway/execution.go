@@ -1,0 +1,394 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// execution is one call of a command.
+type execution struct {
+	command  *command
+	who      string
+	id       string
+	with     map[string]Value
+	params   []Asked
+	arrived  time.Time
+	finished func(values []Attribute, err error)
+	begin    func() error // before anything is written; may be nil
+
+	cancel  context.CancelCauseFunc
+	holds   bool     // the turn of its operator
+	written []*Point // in their order
+	failing bool     // on_fail runs
+	warning error    // of the disk
+}
+
+var (
+	errTimeout = errors.New("timeout")
+	errEnding  = errors.New("the gateway stops")
+)
+
+// stopped is why a command ended before its time; its on_fail is not run.
+type stopped struct{ by string }
+
+// Error is the reason.
+func (s *stopped) Error() string { return "stopped by " + s.by }
+
+const (
+	onFailFor    = 10 * time.Second // longer than the command's timeout
+	expectPause  = 100 * time.Millisecond
+	expectShare  = 4 // of the time that a look takes, the pause is so many times
+	replyReadFor = time.Second
+)
+
+// start begins an execution, or says why not now. A preempting command ends
+// the one that is under way.
+func (o *operator) start(x *execution) error {
+	c := x.command
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.current != nil && !c.Preempt {
+		return fmt.Errorf("%w: %s is under way", errBusy, o.current.command.ID)
+	}
+	if !c.calls.take(c.AtMost, time.Now()) {
+		return fmt.Errorf("%s is called too often: at most %s", c.ID, c.AtMost.often())
+	}
+	return o.office.begin(func(ctx context.Context) func() {
+		ctx, x.cancel = context.WithCancelCause(ctx)
+		if o.current != nil {
+			o.current.cancel(&stopped{c.ID})
+			x.holds, o.current.holds = o.current.holds, false
+		}
+		o.current = x
+		return func() { o.execute(ctx, x) }
+	})
+}
+
+// stop ends what is under way.
+func (o *operator) stop(by string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.current != nil {
+		o.current.cancel(&stopped{by})
+	}
+}
+
+// execute carries a command out and answers it.
+func (o *operator) execute(run context.Context, x *execution) {
+	defer x.cancel(nil)
+	timeout := x.command.Timeout
+	if timeout <= 0 {
+		timeout = validity
+	}
+	end := x.arrived.Add(timeout)
+	ctx, cancel := context.WithDeadlineCause(run, end, fmt.Errorf("%w of %s", errTimeout, timeout))
+	defer cancel()
+	err := o.carryOut(ctx, x)
+	var stop *stopped
+	if err != nil && !errors.As(err, &stop) && len(x.command.onFail) > 0 && len(x.written) > 0 {
+		x.failing = true
+		ctx, cancel := context.WithDeadlineCause(context.WithoutCancel(run), end.Add(onFailFor), errTimeout)
+		halt := context.AfterFunc(run, cancel)
+		if failed := o.steps(ctx, x, x.command.onFail); failed != nil {
+			err = fmt.Errorf("%w; on_fail: %w", err, failed)
+		}
+		halt()
+		cancel()
+	}
+	values := o.outcome(x)
+	o.mu.Lock()
+	if o.current == x {
+		o.current = nil
+	}
+	holds := x.holds
+	x.holds = false
+	o.mu.Unlock()
+	if holds {
+		o.give()
+	}
+	x.finished(values, err)
+}
+
+// carryOut takes the turn, notes that it begins, and makes the steps.
+func (o *operator) carryOut(ctx context.Context, x *execution) error {
+	if x.begin != nil {
+		x.warning = x.begin()
+	}
+	if !x.command.Preempt {
+		if err := o.take(ctx); err != nil {
+			return err
+		}
+		o.mu.Lock()
+		x.holds = o.current == x
+		holds := x.holds
+		o.mu.Unlock()
+		if !holds {
+			o.give()
+			return context.Cause(ctx)
+		}
+	}
+	if g := x.command.guard; g != nil && (len(x.command.steps) == 0 || x.command.steps[0].writes == nil) {
+		met, why, err := o.judge(ctx, g, x.with)
+		if err != nil {
+			return err
+		}
+		if !met {
+			return fmt.Errorf("guard %q does not hold: %s", g.text, why)
+		}
+	}
+	return o.steps(ctx, x, x.command.steps)
+}
+
+func (o *operator) steps(ctx context.Context, x *execution, list []*step) error {
+	for _, s := range list {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := o.step(ctx, x, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *operator) step(ctx context.Context, x *execution, s *step) error {
+	switch {
+	case s.writes != nil:
+		for i := range s.writes {
+			if err := o.assign(ctx, x, &s.writes[i]); err != nil {
+				return err
+			}
+		}
+	case s.pulse != nil:
+		return o.pulse(ctx, x, s)
+	case s.expect != nil:
+		return o.expect(ctx, x, s.expect, "expect", s.Within)
+	case s.Call != nil:
+		return o.call(ctx, x, s)
+	case s.Wait > 0:
+		if sleep(ctx, s.Wait); ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// assign writes one point within a command.
+func (o *operator) assign(ctx context.Context, x *execution, a *assigned) error {
+	value, err := a.fit(x.with)
+	if err != nil {
+		return err
+	}
+	v := o.put(ctx, x, a.point, value, x.command.Preempt)
+	return v.failure()
+}
+
+// failure is what ends a command: a reason, and that nobody knows.
+func (v *verdict) failure() error {
+	if v.unknown {
+		return &unknownOutcome{v.err}
+	}
+	return v.err
+}
+
+// put makes one write of a command and leaves its line in the audit.
+func (o *operator) put(ctx context.Context, x *execution, p *Point, value Value, force bool) verdict {
+	guard := x.command.guard
+	if x.failing {
+		guard = nil // what went wrong may be what it asks for
+	}
+	with := make(map[string]Value, len(x.with)+1)
+	for name, v := range x.with {
+		with[name] = v
+	}
+	with["value"] = value
+	w := &writing{
+		point: p, value: value, guards: o.guardsOf(p, guard), with: with, force: force, blind: x.command.Preempt,
+		still: func() error { return o.office.open(x.who, o.device) },
+	}
+	v := o.bus.write(ctx, w)
+	line := v.line(x.who, p, value)
+	line.Command, line.ID = x.command.ID, x.id
+	o.office.audit.add(line)
+	if v.sent || v.err == nil {
+		x.written = append(slices.DeleteFunc(x.written, func(q *Point) bool { return q == p }), p)
+	}
+	return v
+}
+
+// judge reads what a condition looks at, at once, and evaluates it.
+func (o *operator) judge(ctx context.Context, c *demand, with map[string]Value) (met bool, why string, err error) {
+	type finding struct {
+		met bool
+		why string
+		err error
+	}
+	result := make(chan finding, 1)
+	_, err = o.bus.do(ctx, func(busCtx context.Context, b *busLoop) error {
+		if b.session == nil {
+			result <- finding{err: errDown}
+			return nil
+		}
+		if rest := b.rest(o.device); rest > 0 {
+			result <- finding{why: "the device rests"}
+			return nil
+		}
+		if lost := b.fetch(busCtx, c.points); lost != nil {
+			result <- finding{err: fmt.Errorf("%w: %w", errConnLost, lost)}
+			return lost
+		}
+		met, why := c.judge(with)
+		result <- finding{met: met, why: why}
+		return nil
+	})
+	select {
+	case f := <-result:
+		return f.met, f.why, f.err
+	default:
+		return false, "", err
+	}
+}
+
+// expect looks at a condition until it is met or its time is over. A look gives
+// the bus back, for longer than it took.
+func (o *operator) expect(ctx context.Context, x *execution, c *demand, what string, within time.Duration) error {
+	for end := time.Now().Add(within); ; {
+		begin := time.Now()
+		met, why, err := o.judge(ctx, c, x.with)
+		switch {
+		case met:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil && !time.Now().Before(end):
+			return fmt.Errorf("%s %q: %w", what, c.text, err)
+		case !time.Now().Before(end):
+			return fmt.Errorf("%s %q did not come true within %s: %s", what, c.text, within, why)
+		}
+		pause := max(expectPause, expectShare*time.Since(begin))
+		if sleep(ctx, min(pause, max(time.Until(end), time.Millisecond))); ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// call calls a method of the device, once.
+func (o *operator) call(ctx context.Context, x *execution, s *step) error {
+	args := make([]Value, len(s.call))
+	for i, a := range s.call {
+		if args[i] = a.value; a.param != "" {
+			args[i] = x.with[a.param]
+		}
+	}
+	result := make(chan error, 1)
+	begun, err := o.bus.do(ctx, func(busCtx context.Context, b *busLoop) error {
+		caller, ok := b.session.(Caller)
+		switch {
+		case b.session == nil:
+			result <- errDown
+			return nil
+		case !ok:
+			result <- errors.New("the bus has no methods to call")
+			return nil
+		}
+		if err := o.office.open(x.who, o.device); err != nil || ctx.Err() != nil {
+			result <- errors.Join(err, context.Cause(ctx))
+			return nil
+		}
+		_, err := caller.Call(busCtx, o.device, s.Call.Object, s.Call.Method, args)
+		result <- err
+		var refused *WriteError
+		if errors.As(err, &refused) {
+			return nil
+		}
+		return err
+	})
+	line := Audit{Who: x.who, Device: o.device.Name, Command: x.command.ID, ID: x.id, Asked: "call " + s.Call.Method, Result: "done"}
+	select {
+	case err = <-result:
+	default:
+	}
+	var refused *WriteError
+	switch {
+	case err == nil:
+	case errors.As(err, &refused) && !refused.Unknown:
+		line.Result = "failed"
+	case begun && !errors.Is(err, errDown):
+		line.Result = "unknown"
+	default:
+		line.Result = "refused"
+	}
+	if err != nil {
+		line.Reason = err.Error()
+		err = fmt.Errorf("call %s: %w", s.Call.Method, err)
+		if line.Result == "unknown" {
+			err = &unknownOutcome{err}
+		}
+	}
+	o.office.audit.add(line)
+	return err
+}
+
+// outcome reads what goes into the reply: the points written, then those of
+// reply. A point that can't be read is left out.
+func (o *operator) outcome(x *execution) []Attribute {
+	var points []*Point
+	for _, p := range append(slices.Clone(x.written), x.command.reply...) {
+		if p.Access != "w" && !p.Secret {
+			points = appendNew(points, p)
+		}
+	}
+	values := make(map[*Point]Value)
+	if len(points) > 0 && o.bus.down() == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), replyReadFor)
+		defer cancel()
+		o.bus.read(ctx, points, values)
+	}
+	var all []Attribute
+	for _, p := range points {
+		if v, ok := values[p]; ok {
+			all = append(all, Attribute{p.ownName(), v})
+		}
+	}
+	if x.warning != nil {
+		all = append(all, Attribute{"warning", TextValue("the disk can't be written: " + x.warning.Error())})
+	}
+	return all
+}
+
+// read reads points at once, reports them, and gives those that have a value.
+func (b *busLoop) read(ctx context.Context, points []*Point, values map[*Point]Value) {
+	result := make(chan map[*Point]Value, 1)
+	_, _ = b.do(ctx, func(busCtx context.Context, b *busLoop) error {
+		if b.session == nil {
+			return nil
+		}
+		lost := b.fetch(busCtx, points)
+		found := make(map[*Point]Value)
+		for _, p := range points {
+			if s := &b.reporter.states[p].latest; lost == nil && s.Quality != Bad {
+				found[p] = s.Value
+			}
+		}
+		result <- found
+		return lost
+	})
+	select {
+	case found := <-result:
+		for p, v := range found {
+			values[p] = v
+		}
+	default:
+	}
+}
+
+// ownName is the point's name in the cloud without the device's prefix.
+func (p *Point) ownName() string {
+	if p.As != "" {
+		return p.As
+	}
+	return p.ID
+}

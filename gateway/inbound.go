@@ -1,0 +1,84 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// inbound is a stream of a device, as the cloud sends it.
+type inbound struct {
+	operator *operator
+	stream   *Stream
+}
+
+// inbound does with the message of a stream what its downlink says: write:<point>
+// takes the text as a pushed value, params:<command> an object as parameters.
+func (d *office) inbound(ctx context.Context, dir *directory, m *Downlink) {
+	in := dir.streams[m.Stream]
+	err := fitness(m)
+	if err == nil && in == nil {
+		err = fmt.Errorf("there is no stream %s", m.Stream)
+	}
+	if err != nil {
+		d.audit.refused(Audit{Who: byCloud + ":" + dir.user, Asked: "stream " + m.Stream, Reason: err.Error()})
+		return
+	}
+	kind, name, _ := strings.Cut(in.stream.Downlink, ":")
+	o := in.operator
+	switch kind {
+	case "write":
+		p := o.device.point(name)
+		text := strings.TrimSpace(string(m.Body))
+		m.Values = []Asked{{Name: p.Name, Value: TextValue(text), Raw: text}}
+		if !utf8.ValidString(text) {
+			m.Values[0].Value = Value{}
+		}
+		d.push(ctx, dir, m)
+	case "params":
+		call := *m
+		call.Kind, call.Method = CommandDownlink, o.device.Prefix+name
+		out := d.out[dir.user]
+		call.Values, call.Err = out.uplink.ParseParams(m.Body)
+		d.call(ctx, dir, &call)
+	default:
+		d.audit.refused(Audit{Who: byCloud + ":" + dir.user, Device: o.device.Name, Asked: "stream " + m.Stream, Reason: errNoDownlink.Error()})
+	}
+}
+
+var errNoDownlink = errors.New("the stream takes nothing from the cloud")
+
+// Downlinks are the streams, by user, that take something from the cloud.
+func (s *Site) Downlinks() map[string][]string {
+	all := make(map[string][]string)
+	for _, d := range s.Devices {
+		for _, stream := range d.Streams {
+			if !d.Disabled && (strings.HasPrefix(stream.Downlink, "write:") || strings.HasPrefix(stream.Downlink, "params:")) {
+				all[d.User] = append(all[d.User], d.Prefix+stream.ID)
+			}
+		}
+	}
+	return all
+}
+
+// state is the cloud's word on what the attributes are, after a connect. With
+// on_connect: apply the points with restore take it, through all the checks of
+// a push; all others are reported as they are.
+func (d *office) state(ctx context.Context, dir *directory, m *Downlink) {
+	if d.site.Cloud.OnConnect != "apply" || fitness(m) != nil {
+		return
+	}
+	var values []Asked
+	for _, v := range m.Values {
+		if p := dir.points[v.Name]; p != nil && p.Restore && p.Access == "rw" {
+			values = append(values, v)
+		}
+	}
+	for _, v := range values { // one refused value is no reason against the others
+		one := *m
+		one.Kind, one.Values = PushDownlink, []Asked{v}
+		d.push(ctx, dir, &one)
+	}
+}

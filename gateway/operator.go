@@ -1,0 +1,177 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// operator does what is asked of one device: one command at a time, and pushes
+// when no command is under way. A preempting command ends the one that runs.
+type operator struct {
+	office   *office
+	bus      *busLoop
+	device   *Device
+	guards   map[*Point]*demand
+	commands []*command
+	inbound  []*inbound
+
+	pushes chan *pushJob
+	turn   chan struct{} // held by who writes: a command, or a push
+	owing  chan struct{} // told when there is a point in owed
+
+	mu      sync.Mutex
+	current *execution // the command under way
+	owed    map[*Point]bool
+
+	locked atomic.Bool // as it was last reported
+}
+
+// mostPushes is how many pushes may wait for a device.
+const mostPushes = 16
+
+func newOperator(d *office, b *busLoop, device *Device, place *time.Location) (*operator, error) {
+	o := &operator{
+		office: d, bus: b, device: device, guards: make(map[*Point]*demand),
+		pushes: make(chan *pushJob, mostPushes), turn: make(chan struct{}, 1), owing: make(chan struct{}, 1), owed: make(map[*Point]bool),
+	}
+	for _, p := range device.Points {
+		if p.Guard == nil || p.Access == "r" {
+			continue
+		}
+		value := p.Operand()
+		value.WriteOnly = false
+		guard, err := b.compileDemand(device, p.Guard, map[string]Operand{"value": value}, place)
+		if err != nil {
+			return nil, fmt.Errorf("point %s: %w", p.ID, err)
+		}
+		o.guards[p] = guard
+	}
+	for _, c := range device.Commands {
+		compiled, err := o.compile(c, place)
+		if err != nil {
+			return nil, fmt.Errorf("command %s: %w", c.ID, err)
+		}
+		o.commands = append(o.commands, compiled)
+	}
+	for _, s := range device.Streams {
+		o.inbound = append(o.inbound, &inbound{operator: o, stream: s})
+	}
+	return o, nil
+}
+
+// writable tells whether there is anything to do for the operator.
+func (o *operator) writable() bool {
+	for _, p := range o.device.Points {
+		if p.Access == "rw" || p.Access == "w" {
+			return true
+		}
+	}
+	return len(o.commands) > 0
+}
+
+// run does the pushes until ctx ends.
+func (o *operator) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case job := <-o.pushes:
+			o.do(ctx, job)
+		case <-o.owing:
+			o.restate(ctx)
+		}
+	}
+}
+
+// reachable tells whether a message for the device makes sense now: its bus is
+// not known to be gone, and has time.
+func (o *operator) reachable(urgent bool) error {
+	if err := o.bus.down(); err != nil {
+		return err
+	}
+	if !urgent && o.bus.traffic.full() {
+		return errBusyBus
+	}
+	return nil
+}
+
+var (
+	errBusy    = errors.New("busy")
+	errBusyBus = fmt.Errorf("%w: the bus has no time left for writes", errBusy)
+)
+
+// guardsOf are the guards of a write of a point: its own, and the command's.
+func (o *operator) guardsOf(p *Point, more *demand) []*demand {
+	var all []*demand
+	if more != nil {
+		all = append(all, more)
+	}
+	if own := o.guards[p]; own != nil {
+		all = append(all, own)
+	}
+	return all
+}
+
+// take waits for the turn to write.
+func (o *operator) take(ctx context.Context) error {
+	select {
+	case o.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (o *operator) give() { <-o.turn }
+
+// owe has the real values of points reported, whether they changed or not: the
+// cloud takes what it pushed for what is. A busy bus leaves it to the next poll.
+func (o *operator) owe(points ...*Point) {
+	o.mu.Lock()
+	for _, p := range points {
+		if p.Access == "r" || p.Access == "rw" {
+			o.owed[p] = true
+		}
+	}
+	o.mu.Unlock()
+	tell(o.owing)
+}
+
+func tell(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// restate reads and reports the points that are owed.
+func (o *operator) restate(ctx context.Context) {
+	o.mu.Lock()
+	var points []*Point
+	for _, p := range o.device.Points {
+		if o.owed[p] {
+			points = append(points, p)
+		}
+	}
+	clear(o.owed)
+	o.mu.Unlock()
+	if len(points) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, validity)
+	defer cancel()
+	_, _ = o.bus.do(ctx, func(busCtx context.Context, b *busLoop) error {
+		for _, p := range points {
+			b.reporter.states[p].owed = true
+		}
+		if b.session == nil || b.traffic.full() || b.rest(o.device) > 0 {
+			return nil
+		}
+		lost := b.fetch(busCtx, points)
+		return lost
+	})
+}

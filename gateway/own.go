@@ -1,0 +1,23 @@
+package gateway
+
+import (
+	"errors"
+	"time"
+)
+
+var errNoCloud = errors.New("there is no connection to the cloud")
+
+// connected tells whether the cloud is there for a user.
+func (d *office) connected(user string) bool {
+	up, ok := d.uplinks[user].(interface{ Connected() bool })
+	return ok && up.Connected()
+}
+
+// ownEvent reports an event of the gateway about a device, where the site wants
+// those.
+func (d *office) ownEvent(device *Device, name string, severity Severity, params ...Attribute) {
+	if !d.site.Cloud.OwnEvents[name] {
+		return
+	}
+	d.store(device, Record{Kind: EventRecord, Time: time.Now(), Name: device.Prefix + name, ID: NewEventID(), Severity: severity, Values: params})
+}

@@ -1,0 +1,133 @@
+package gateway
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var errIllegal = errors.New("exception 3: illegal data value")
+
+// TestFaultsOfAWrite is the table of what can go wrong once a write is on its
+// way: what is sent, how often, and what it comes to.
+func TestFaultsOfAWrite(t *testing.T) {
+	times := func(n int, point string, fault func(m *machine, v Value) error) func(*machine) func(*Point, Value) error {
+		return func(m *machine) func(*Point, Value) error {
+			left := n
+			return func(p *Point, v Value) error {
+				if p.ID != point || left == 0 {
+					return errDone
+				}
+				left--
+				return fault(m, v)
+			}
+		}
+	}
+	silent := &WriteError{Err: errors.New("no answer within 500ms"), Unknown: true}
+	for name, c := range map[string]struct {
+		point  string
+		fault  func(*machine) func(*Point, Value) error
+		writes string
+		audit  string // result and reason
+		after  time.Duration
+	}{
+		"answer lost, written": {point: "again", fault: times(1, "again", func(m *machine, v Value) error { m.memory["again"] = v; return silent }),
+			writes: "again=5", audit: "again 5 1→5 done"},
+		"answer lost, not written": {point: "setpoint", fault: times(9, "setpoint", func(*machine, Value) error { return silent }),
+			writes: "setpoint=5", audit: "setpoint 25 30→30 unknown no answer within 500ms"},
+		"answer lost, again: true": {point: "again", fault: times(1, "again", func(*machine, Value) error { return silent }),
+			writes: "again=5 again=5", audit: "again 5 1→5 done"},
+		"busy for a while": {point: "setpoint", fault: times(3, "setpoint", func(*machine, Value) error {
+			return &WriteError{Err: errors.New("exception 6: busy"), Busy: true}
+		}), writes: "setpoint=5 setpoint=5 setpoint=5 setpoint=5", audit: "setpoint 25 30→25 done"},
+		"busy for ever": {point: "setpoint", fault: times(1e6, "setpoint", func(*machine, Value) error {
+			return &WriteError{Err: errors.New("exception 6: busy"), Busy: true}
+		}), audit: "setpoint 25 30→ refused expired: it could not be done within its time: exception 6: busy", after: 31 * time.Second},
+		"acknowledged, done later": {point: "setpoint", fault: times(1, "setpoint", func(m *machine, v Value) error {
+			time.AfterFunc(500*time.Millisecond, func() { m.set("setpoint", v) })
+			return &WriteError{Err: errors.New("exception 5: acknowledge"), Unknown: true}
+		}), writes: "setpoint=5", audit: "setpoint 25 30→25 done"},
+		"shows something else": {point: "setpoint", fault: times(1, "setpoint", func(m *machine, _ Value) error { m.memory["setpoint"] = FloatValue(31); return nil }),
+			writes: "setpoint=5", audit: "setpoint 25 30→31 failed setpoint reads back as 31, not 25"},
+		"within the tolerance": {point: "setpoint", fault: times(1, "setpoint", func(m *machine, _ Value) error { m.memory["setpoint"] = FloatValue(25.004); return nil }),
+			writes: "setpoint=5", audit: "setpoint 25 30→25.004 done"},
+		"connection lost, written": {point: "setpoint", fault: times(1, "setpoint", func(m *machine, v Value) error { m.memory["setpoint"] = v; return errors.New("EOF") }),
+			writes: "setpoint=5", audit: "setpoint 25 30→25 done"},
+		"connection lost, not written": {point: "setpoint", fault: times(1, "setpoint", func(*machine, Value) error { return errors.New("EOF") }),
+			writes: "setpoint=5", audit: "setpoint 25 30→30 unknown the connection was lost: EOF", after: 10 * time.Second},
+		"read back is bad": {point: "setpoint", fault: times(1, "setpoint", func(m *machine, v Value) error { m.onRead = badAt("setpoint", "invalid"); return errDone }),
+			writes: "setpoint=5", audit: "setpoint 25 30→ unknown setpoint was written and can't be read back: invalid"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newHall(t, nil)
+				defer p.stop()
+				p.machine.fail(func() { p.machine.onWrite = c.fault(p.machine) })
+				value := 5
+				if c.point == "setpoint" {
+					value = 25
+				}
+				p.push(c.point, value)
+				time.Sleep(max(c.after, 4*time.Second))
+				got := p.machine.writes()
+				wanted := strings.ReplaceAll(c.writes, "setpoint=5", "setpoint=25")
+				if c.writes != "" {
+					want(t, "writes", got, wanted)
+				}
+				want(t, "audit", strings.Join(p.lines(), "\n"), "cloud:u "+c.audit)
+				written := strings.Count(got, c.point)
+				if c.writes == "" && (written < 10 || written > 700) {
+					t.Errorf("%d writes", written)
+				}
+			})
+		})
+	}
+}
+
+func TestAnEqualValueIsNotWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.push("setpoint", 30)
+		time.Sleep(time.Second)
+		want(t, "writes", p.machine.writes(), "")
+		want(t, "reports", p.wire.take(&p.wire.reports), "setpoint=30")
+		want(t, "audit", strings.Join(p.lines(), "\n"), "cloud:u setpoint 30 30→30 done")
+	})
+}
+
+func TestAPointIsNotWrittenTooOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		for _, on := range []bool{true, false, true} {
+			p.push("lamp", on)
+		}
+		time.Sleep(time.Second)
+		want(t, "writes", p.machine.writes(), "lamp=true lamp=false")
+		want(t, "events", p.events(), "write_refused point=lamp value=true reason=lamp is written too often: at most 2 in 1m0s")
+		want(t, "reports", p.wire.take(&p.wire.reports), "lamp=true | lamp=false | lamp=false")
+		time.Sleep(time.Minute)
+		p.push("lamp", true)
+		time.Sleep(time.Second)
+		want(t, "writes later", p.machine.writes(), "lamp=true lamp=false lamp=true")
+	})
+}
+
+func TestASecretIsNowhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.push("code", 4711)
+		p.push("code", 47110)
+		p.command("1", "key", "code", 4712)
+		want(t, "reply", p.replies(time.Second), "1 key ok code=***")
+		all := strings.Join(p.lines(), "\n") + p.events() + p.wire.take(&p.wire.reports)
+		if strings.Contains(all, "471") || !strings.Contains(all, "***") {
+			t.Error(all)
+		}
+		want(t, "writes", p.machine.writes(), "code=4711 code=4712")
+	})
+}
