@@ -41,7 +41,7 @@ func browser(t *testing.T) context.Context {
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WindowSize(1280, 800))
 	ctx, stop := chromedp.NewExecAllocator(t.Context(), options...)
 	t.Cleanup(stop)
-	ctx, end := chromedp.NewContext(ctx)
+	ctx, end := chromedp.NewContext(ctx, chromedp.WithErrorf(t.Logf)) // it does not know all events of a newer Chromium
 	t.Cleanup(end)
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	t.Cleanup(cancel)
@@ -118,6 +118,31 @@ func TestPageShowsTheField(t *testing.T) {
 		t.Fatal(err)
 	}
 	do(t, ctx, "the cloud is back", until(`document.querySelector('[data-user=own] .shape.good')`))
+}
+
+// TestPageWrites: what is out of limits is refused, what was confirmed is
+// written and read back, and both stand in the audit.
+func TestPageWrites(t *testing.T) {
+	ctx := browser(t)
+	p := newPlant(t)
+	address := localAddress(t)
+	p.configure(t, "local: { http: none }", "local: { http: "+address+", write_test: true }")
+	p.configure(t, "unit: rpm }", "unit: rpm, access: rw, min: 0, max: 1500 }")
+	p.set(t, "a", "speed", gateway.UintValue(100))
+	runPlant(t, p)
+	const result = `document.querySelector('#write-result')?.textContent`
+	do(t, ctx, "the point", chromedp.Navigate("http://"+address+"/#/points"), chromedp.Click(`[data-point="a/speed"]`),
+		chromedp.SendKeys(".write input", "9000"), chromedp.Click(".write-line button"), until(`document.querySelector('dialog[open]').textContent.includes('speed of a becomes 9000 rpm')`))
+	do(t, ctx, "a refusal", chromedp.Click("#write-confirm"), until(result+`?.includes('refused') && `+result+`.includes('max 1500')`))
+	if v, err := p.sim.Get("a", "speed"); err != nil || v.String() != "100" {
+		t.Errorf("after the refusal the device has %v, %v", v, err)
+	}
+	do(t, ctx, "a write", chromedp.Evaluate(`document.querySelector('.write input').select()`, nil), chromedp.SendKeys(".write input", "900"), chromedp.Click(".write-line button"), chromedp.Click("#write-confirm"),
+		until(result+`?.includes('done') && `+result+`.includes('900')`), until(`document.querySelector('.detail .big').textContent.startsWith('900')`))
+	if v, err := p.sim.Get("a", "speed"); err != nil || v.String() != "900" {
+		t.Errorf("after the write the device has %v, %v", v, err)
+	}
+	do(t, ctx, "the audit", chromedp.Navigate("http://"+address+"/#/audit"), until(`[...document.querySelectorAll('.line')].map((l) => l.textContent).join('|').match(/speed done.*page.*speed refused.*page/)`))
 }
 
 // TestPageStaysSmoothWith5000Points: every value changes each second, and that

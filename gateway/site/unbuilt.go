@@ -18,8 +18,6 @@ var unbuilt = map[string][]string{
 	"Cloud.on_connect": {"report"},
 	"Cloud.quality":    {"none"},
 	"Cloud.status":     nil,
-
-	"Local.write_test": {"false"},
 }
 
 // noteUnbuilt keeps the first use of a key whose feature is not built yet.

@@ -24,14 +24,10 @@
 //	GET  /api/buffer                         what waits by lane, figures of the file
 //	GET  /api/buffer/quarantine              what the cloud refused
 //	GET  /api/buffer/quarantine/{number}     one of these as it would be sent
+//	GET  /api/audit                          []gateway.Audit: the last 300 lines of 30 days, oldest first
+//	POST /api/write                          {"device", "point", "value"}, the value as text → Written; on the page only with local.write_test
 //	POST /api/buffer/quarantine/{number}/retry · …/drop      only on the control socket
 //
-// Rooms that come later add theirs with Server.Handle (page and socket) and
-// Server.HandleControl (socket only), best by JSON:
-//
-//	POST /api/read      {"device", "point"}            socket: one reading out of turn
-//	POST /api/write     {"device", "point", "value"}   page (only with local.write_test) and socket; "value" is text, as on the command line
-//	GET  /api/audit     [?device=NAME][&limit=N]       page and socket
-//	POST /api/lock      {"device", "point"?}, /api/unlock  socket
-//	GET  /api/trace?bus=NAME[&seconds=N]               socket: a line of JSON for each frame, until the caller hangs up
+// cmd adds what it knows with Server.Handle (page and socket) and
+// Server.HandleControl (socket only), best by JSON.
 package web

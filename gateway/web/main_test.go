@@ -72,7 +72,7 @@ type rig struct {
 	client *http.Client
 }
 
-func newRig(t *testing.T, local gateway.Local, adjust func(*Config)) *rig {
+func newRig(t testing.TB, local gateway.Local, adjust func(*Config)) *rig {
 	t.Helper()
 	store, err := buffer.Open(filepath.Join(t.TempDir(), "buffer.db"), buffer.Options{})
 	if err != nil {
@@ -124,7 +124,7 @@ func newRig(t *testing.T, local gateway.Local, adjust func(*Config)) *rig {
 }
 
 // await waits for what is bound to happen.
-func (r *rig) await(t *testing.T, happened func() bool) {
+func (r *rig) await(t testing.TB, happened func() bool) {
 	t.Helper()
 	for range 500 {
 		if happened() {

@@ -56,7 +56,7 @@ function Bus({ b }) {
 
 function stateWords(b) {
   const since = b.since ? html` <small>${ago(now(), b.since)}</small>` : '';
-  return html`${{ up: 'answers', starting: 'starting', silent: 'no unit answers', down: 'down' }[b.state] || b.state}${since}`;
+  return html`${{ up: 'up', starting: 'starting', silent: 'no answer', down: 'down' }[b.state] || b.state}${since}`;
 }
 
 // Meter is a share of 1; above nine tenths there is no room left.

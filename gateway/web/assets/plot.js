@@ -32,7 +32,7 @@ function options(box, series, band, height, floor, point) {
   };
   const line = { stroke: colour('--accent'), width: 1.5, points: { show: false }, spanGaps: false };
   return {
-    width: box.clientWidth, height, legend: { show: false }, padding: [8, 8, 0, 0],
+    width: box.clientWidth, height, legend: { show: false }, padding: [8, 28, 0, 0],
     cursor: { points: { show: false }, y: false, drag: { x: false, y: false } },
     scales: { y: { range: (u, min, max) => span(min, max, floor) } },
     axes: [
