@@ -25,10 +25,10 @@ func (q Quality) String() string { return [...]string{"bad", "uncertain", "good"
 type Sample struct {
 	Point   *Point
 	Time    time.Time
-	Value   Value // in engineering units
-	Quality Quality
+	Value   Value  // in engineering units
 	Reason  string // why it is not good: "no answer within 500ms", "invalid"
-	Silent  bool   // the unit gave no answer at all
+	Quality Quality
+	Silent  bool // the unit gave no answer at all
 
 	withheld bool // computed from a value that may not be sent
 }

@@ -162,7 +162,7 @@ func (a *account) keep(r Record) uint64 {
 		a.ahead.add(&r)
 		wake(a.wake)
 	}
-	return a.buffer.Append(name, buffer.Attributes, r.Time, AppendRecord(nil, &r))
+	return a.buffer.Append(name, buffer.Attributes, r.Time, AppendRecord(make([]byte, 0, r.size()), &r))
 }
 
 func wake(c chan struct{}) {

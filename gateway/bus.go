@@ -65,7 +65,6 @@ func newBusLoop(bus *Bus, devices []*Device, adapter Adapter, log *slog.Logger, 
 	b.arrange()
 	b.scan = max(leastScan, b.reporter.soonest()/20)
 	b.grid = time.Now()
-	b.show()
 	return b
 }
 

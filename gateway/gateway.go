@@ -21,7 +21,7 @@ type Config struct {
 	Adapters map[string]NewAdapter // by protocol, see Bus.Protocol
 	Uplinks  map[string]Uplink     // by username
 	// OnReport, if set, sees each report just before the buffer takes it; it is
-	// called from the bus goroutines and must return at once.
+	// called from the bus goroutines, must return at once and keep nothing of it.
 	OnReport func(user string, r Record)
 }
 
@@ -126,7 +126,7 @@ func (g *Gateway) storeFor(user string, r Record) uint64 {
 	if a := g.accounts[user]; a != nil {
 		return a.keep(r)
 	}
-	return g.config.Buffer.Append(user, buffer.Attributes, r.Time, AppendRecord(nil, &r))
+	return g.config.Buffer.Append(user, buffer.Attributes, r.Time, AppendRecord(make([]byte, 0, r.size()), &r))
 }
 
 // Run works until ctx ends and all its goroutines have stopped.

@@ -66,6 +66,16 @@ func AppendRecord(dst []byte, r *Record) []byte {
 
 func appendSeq(dst []byte, seq uint64) []byte { return binary.AppendUvarint(dst, seq) }
 
+// size is enough for the stored form of a report of numbers: one that is larger
+// grows.
+func (r *Record) size() int {
+	size := 64 + len(r.Body)
+	for i := range r.Values {
+		size += len(r.Values[i].Name) + len(r.Values[i].Value.text) + 12
+	}
+	return size
+}
+
 func appendString(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }
@@ -112,6 +122,7 @@ func ParseRecord(data []byte) (Record, error) {
 			return r, nil
 		}
 	}
+	p.text = string(p.rest)
 	n := p.count()
 	r.Values = make([]Attribute, 0, n)
 	for range n {
@@ -129,6 +140,7 @@ func ParseRecord(data []byte) (Record, error) {
 // recordReader reads a record from the front; after an error it gives zeros.
 type recordReader struct {
 	rest []byte
+	text string // ends as rest does; strings are parts of it, since a thousand small ones cost more than all the rest
 	err  error
 }
 
@@ -189,7 +201,13 @@ func (p *recordReader) count() int {
 	return int(n)
 }
 
-func (p *recordReader) string() string { return string(p.take(p.uvarint())) }
+func (p *recordReader) string() string {
+	taken := p.take(p.uvarint())
+	if end := len(p.text) - len(p.rest); end >= len(taken) && p.text != "" {
+		return p.text[end-len(taken) : end]
+	}
+	return string(taken)
+}
 
 func (p *recordReader) value(depth int) Value {
 	v := Value{kind: Kind(p.byte())}

@@ -17,11 +17,11 @@ type pointState struct {
 	reported   Value
 	reportedAt time.Time // by our clock; zero: never
 	heard      time.Time // when the latest sample came, by our clock; for polls the sample's time
+	pass       uint64    // of the device, in which it was last told
+	meter      *meter    // of a counter
 	seen       bool      // read at least once
 	plain      bool      // a sample that says what was last reported means nothing new
 	watched    bool      // the device says by itself when it changes
-	pass       uint64    // of the device, in which it was last told
-	meter      *meter    // of a counter
 	computed   bool      // worked out of other points, not read
 	owed       bool      // to be reported though it has not changed: somebody wanted it written
 	writes     *quota    // where at_most bounds them
@@ -53,14 +53,17 @@ type reporter struct {
 	devices []*deviceState
 	states  map[*Point]*pointState
 	take    func(*Device, Record) // puts a report into the buffer
+	values  []Attribute           // of the report being made; take keeps none of it
 }
 
 func newReporter(devices []*Device, take func(*Device, Record)) *reporter {
 	r := &reporter{states: make(map[*Point]*pointState), take: take}
 	for _, d := range devices {
 		ds := &deviceState{device: d, pass: 1}
-		for _, p := range d.Points {
-			st := &pointState{latest: Sample{Point: p, Reason: "not read yet"}, device: ds, meter: newMeter(p.Definition)}
+		states := make([]pointState, len(d.Points)) // side by side, since they are looked at together
+		for i, p := range d.Points {
+			st := &states[i]
+			*st = pointState{latest: Sample{Point: p, Reason: unread}, device: ds, meter: newMeter(p.Definition)}
 			st.plain = st.meter == nil && p.Report.Mode != "always"
 			ds.points = append(ds.points, st)
 			r.states[p] = st
@@ -79,6 +82,9 @@ func (r *reporter) of(d *Device) []*pointState {
 	}
 	return nil
 }
+
+// unread is the reason of a sample that was never taken.
+const unread = "not read yet"
 
 // note keeps a sample as the latest of its point and marks the point where the
 // sample is worth a report.
@@ -245,9 +251,10 @@ func (r *reporter) restate(p *Point) {
 // buffer took it, it counts as reported.
 func (r *reporter) flush(d *deviceState) {
 	if len(d.touched) == 0 {
+		d.touched = nil // the first report of a device is of all its points, the later ones are short
 		return
 	}
-	report := Record{Kind: ReportRecord, Values: make([]Attribute, 0, len(d.touched))}
+	report := Record{Kind: ReportRecord, Values: r.values[:0]}
 	for i := range d.touched {
 		t := &d.touched[i]
 		report.Values = append(report.Values, Attribute{Name: t.state.latest.Point.Name, Value: t.value})
@@ -256,6 +263,8 @@ func (r *reporter) flush(d *deviceState) {
 		}
 	}
 	r.take(d.device, report)
+	clear(report.Values)
+	r.values = report.Values
 	for i := range d.touched {
 		t := &d.touched[i]
 		t.state.reported, t.state.reportedAt, t.state.owed = t.value, t.heard, false

@@ -88,7 +88,11 @@ func (g *Gateway) Snapshot(ctx context.Context) *Snapshot {
 	}
 	wait.Wait()
 	for _, b := range g.buses {
-		s.Buses = append(s.Buses, b.shown.Load())
+		shown := b.shown.Load()
+		if shown == nil {
+			shown = b.unread()
+		}
+		s.Buses = append(s.Buses, shown)
 	}
 	return s
 }
@@ -174,6 +178,19 @@ func (b *busLoop) show() {
 		s.Devices = append(s.Devices, d.show())
 	}
 	b.shown.Store(s)
+}
+
+// unread is the copy of a bus that has none yet, made of what never changes.
+func (b *busLoop) unread() *BusSnapshot {
+	s := &BusSnapshot{Bus: b.bus, Time: time.Now(), State: BusStarting}
+	for _, d := range b.reporter.devices {
+		shown := DeviceSnapshot{Device: d.device}
+		for _, p := range d.device.Points {
+			shown.Points = append(shown.Points, Sample{Point: p, Reason: unread})
+		}
+		s.Devices = append(s.Devices, shown)
+	}
+	return s
 }
 
 func (d *deviceState) show() DeviceSnapshot {

@@ -37,6 +37,18 @@
 // Measured with 10,000 values in blocks of 20 on loopback: a value takes 50 ns
 // of the processor beside the requests with 8 in flight, 60 to 80 ns with one,
 // and no allocation. Following pointers to codec, conversion and definition of
-// each point took 400 ns, which is why plain numbers have a way of their own
-// (quick.go).
+// each point took 400 ns, which is why numbers have a way of their own
+// (quick.go), also scaled ones: 35 and 70 ns.
+//
+// The whole gateway ("sluice bench modbus", 10 devices × 1,000 registers at
+// 100 ms) took 0.95 µs a value on a busy machine, 79 µs for each request of 83
+// values. Where it went, by perf, and what became of it there: 45 µs of a
+// request that comes alone are the process falling asleep and waking up, 17 µs
+// where it shares that with others, so buses poll in waves (0.95 to 0.75 µs a
+// value, 1.25 to 0.60 with 100 devices at 1 s, gateway.go); 5 to 9 µs were the
+// scheduler's watchdog, woken by each system call after a pause (0.60 µs,
+// wire/raw_linux.go); two thirds of taking a sample were looks at rules that
+// can't matter (0.50 µs, gateway's pointState.repeats). With 16 requests in
+// flight a value takes 0.21 µs. Of values that change and are published, 40 %
+// was garbage: 2.3 µs a value, 1.5 µs with less of it.
 package modbus

@@ -15,6 +15,7 @@ type model struct {
 	address    Address
 	codec      *Codec
 	conversion *gateway.Conversion
+	straight   *gateway.Straight // short form of the conversion; may be nil
 }
 
 // newModel compiles a point; the error says which key of it is wrong.
@@ -36,7 +37,7 @@ func newModel(d *gateway.Definition, profile *gateway.Profile) (*model, error) {
 	if err != nil {
 		return nil, &keyError{"type", err}
 	}
-	return &model{address, codec, conversion}, nil
+	return &model{address, codec, conversion, conversion.Straight()}, nil
 }
 
 // checkBit looks at a point in a table of bits.

@@ -37,6 +37,7 @@ type reading struct {
 	slot       int32 // of its sample
 	start, end int32 // of what has to be read for it
 	quick      quick
+	straight   *gateway.Straight // with quick: what becomes of its number; nil leaves it
 }
 
 // readFunctions are the function codes that read the tables.
@@ -66,7 +67,7 @@ func newRequest(bus *gateway.Bus, places []*place) (*request, error) {
 		return nil, fmt.Errorf("%s at %s %d are more than the %d of one request", r.table.counted(r.count), r.table, start, most)
 	}
 	for i, p := range places {
-		r.readings[i] = reading{point: p.point, place: p, offset: int32(r.offset(p)), slot: int32(i), start: int32(items[i].start), end: int32(items[i].end), quick: quickOf(p)}
+		r.readings[i] = reading{point: p.point, place: p, offset: int32(r.offset(p)), slot: int32(i), start: int32(items[i].start), end: int32(items[i].end), quick: quickOf(p), straight: p.straight}
 		if p.exponent != nil {
 			r.readings[i].exponent = int32(r.offset(p.exponent))
 		}
@@ -141,7 +142,11 @@ func (r *request) fill(samples []gateway.Sample, data []byte, now time.Time) {
 	r.keep(data)
 	for i := range r.readings {
 		at := &r.readings[i]
-		if v, ok := at.quick.value(data, int(at.offset)); ok {
+		v, ok := at.quick.value(data, int(at.offset))
+		if ok && at.straight != nil {
+			v, ok = at.straight.Engineering(v)
+		}
+		if ok {
 			samples[at.slot] = gateway.Sample{Point: at.point, Time: now, Value: v, Quality: gateway.Good}
 		} else {
 			samples[at.slot] = r.sample(at, data, now)

@@ -248,10 +248,16 @@ func TestNewRefuses(t *testing.T) {
 
 // reading of a full request from bytes to engineering units.
 func fullRequest(b testing.TB, typ gateway.Type) (*request, []byte) {
+	return fullRequestOf(b, &gateway.Definition{Type: typ})
+}
+
+func fullRequestOf(b testing.TB, like *gateway.Definition) (*request, []byte) {
 	profile := &gateway.Profile{Name: "p", Addressing: "protocol", Table: "input", Order: "CDAB"}
-	words := typeWords[typ]
+	words := typeWords[like.Type]
 	for i := range 120 / words {
-		profile.Points = append(profile.Points, &gateway.Definition{ID: fmt.Sprintf("p%d", i), At: itoa(i * words), Type: typ})
+		d := *like
+		d.ID, d.At = fmt.Sprintf("p%d", i), itoa(i*words)
+		profile.Points = append(profile.Points, &d)
 	}
 	d := device(tcp, profile, "d", 1)
 	groups, p := planOf(b, tcp, d)
@@ -286,6 +292,25 @@ func BenchmarkReadPoint(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				_, _, _ = r.value(&r.readings[i%len(r.readings)], data)
+			}
+		})
+	}
+}
+
+// BenchmarkFill makes the samples of an answer; one operation is one of them.
+func BenchmarkFill(b *testing.B) {
+	for _, scale := range []float64{0, 0.01} {
+		d := &gateway.Definition{Type: "uint16"}
+		if scale > 0 {
+			d.Scale = &gateway.Decimal{Float: scale, Places: 2}
+		}
+		r, data := fullRequestOf(b, d)
+		samples := make([]gateway.Sample, len(r.readings))
+		now := time.Now()
+		b.Run(fmt.Sprintf("scale=%v", scale), func(b *testing.B) {
+			b.ReportAllocs()
+			for done := 0; done < b.N; done += len(samples) {
+				r.fill(samples, data, now)
 			}
 		})
 	}

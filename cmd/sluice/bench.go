@@ -36,7 +36,7 @@ type modbusBench struct {
 	devices, registers int
 	pipeline           int
 	poll, duration     time.Duration
-	changing           bool
+	changing, change   bool
 	profile            string
 }
 
@@ -51,7 +51,9 @@ takes: CPU time for each polled value, peak memory, values per second. The
 registers are uint16 in blocks of 20 with holes of 10, read with max_gap: auto.`,
 		Example: `  sluice bench modbus
   sluice bench modbus --devices 100 --registers 1000
-  sluice bench modbus --poll 100ms --changing`,
+  sluice bench modbus --poll 100ms --changing
+  sluice bench modbus --poll 1ms                                          # as fast as it can
+  sluice bench modbus --devices 1 --registers 100 --poll 1ms --first-change`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
@@ -61,6 +63,7 @@ registers are uint16 in blocks of 20 with holes of 10, read with max_gap: auto.`
 	cmd.Flags().DurationVar(&b.poll, "poll", time.Second, "poll interval")
 	cmd.Flags().DurationVar(&b.duration, "for", 10*time.Second, "time to measure")
 	cmd.Flags().BoolVar(&b.changing, "changing", false, "let every value change, so that each one is published")
+	cmd.Flags().BoolVar(&b.change, "first-change", false, "measure from a change in a device to the broker; with a short --poll, since the wait for it is in it")
 	cmd.Flags().StringVar(&b.profile, "profile", "", "write a CPU profile of the measured time to this file")
 	return cmd
 }
@@ -83,7 +86,7 @@ func (b *modbusBench) run(ctx context.Context, out io.Writer) error {
 		found.Print(os.Stderr)
 		return errFound
 	}
-	peer, err := startPeer(ctx, path, b.changing)
+	peer, err := b.startPeer(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -93,7 +96,12 @@ func (b *modbusBench) run(ctx context.Context, out io.Writer) error {
 		bus.Host, bus.Port = peer.Buses[i].Host, peer.Buses[i].Port
 	}
 	fmt.Fprintf(out, "%d Modbus TCP devices × %d registers, every %s, %s\n", b.devices, b.registers, short(b.poll), map[bool]string{false: "unchanging", true: "changing"}[b.changing])
-	return b.measure(ctx, out, s)
+	if err := b.measure(ctx, out, s); err != nil {
+		return err
+	}
+	took, err := peer.stop()
+	printChanges(out, took)
+	return err
 }
 
 // site is the site file of the bench; the addresses are filled in later.
@@ -207,7 +215,7 @@ func (u usage) print(out io.Writer) {
 	fmt.Fprintf(out, "published  %10.0f messages/s\n", float64(u.confirmed)/seconds)
 	fmt.Fprintf(out, "CPU        %10.1f %% of a core", 100*u.cpu.Seconds()/seconds)
 	if u.samples > 0 {
-		fmt.Fprintf(out, ", %.2f µs a value", float64(u.cpu.Nanoseconds())/1000/float64(u.samples))
+		fmt.Fprintf(out, ", %.2f µs a value, %.1f million values/s on a core", float64(u.cpu.Nanoseconds())/1000/float64(u.samples), float64(u.samples)/1e6/u.cpu.Seconds())
 	}
 	fmt.Fprintf(out, "\nmemory     %10s at most, %s now of it not file pages\n", memory("VmHWM"), memory("RssAnon"))
 }
@@ -233,17 +241,18 @@ type peer struct {
 	Broker string
 	Buses  []struct{ Host, Port string }
 
-	cmd   *exec.Cmd
-	input io.Closer // it ends when this is closed
+	cmd    *exec.Cmd
+	input  io.Closer // it ends when this is closed
+	output *json.Decoder
 }
 
 // startPeer runs this program a second time, as the other side of the wires.
-func startPeer(ctx context.Context, path string, changing bool) (*peer, error) {
+func (b *modbusBench) startPeer(ctx context.Context, path string) (*peer, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	p := &peer{cmd: exec.CommandContext(ctx, self, "bench", "peer", path, fmt.Sprintf("--changing=%t", changing))}
+	p := &peer{cmd: exec.CommandContext(ctx, self, "bench", "peer", path, fmt.Sprintf("--changing=%t", b.changing), fmt.Sprintf("--first-change=%t", b.change))}
 	p.cmd.Stderr = os.Stderr
 	if p.input, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -255,14 +264,19 @@ func startPeer(ctx context.Context, path string, changing bool) (*peer, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
-	if err := json.NewDecoder(output).Decode(p); err != nil {
+	p.output = json.NewDecoder(output)
+	if err := p.output.Decode(p); err != nil {
 		p.stop()
 		return nil, fmt.Errorf("start the simulated devices: %w", err)
 	}
 	return p, nil
 }
 
-func (p *peer) stop() {
-	p.input.Close()
+// stop ends the peer and gives what it measured. It can be called again.
+func (p *peer) stop() (took []time.Duration, err error) {
+	if p.input.Close() == nil {
+		err = p.output.Decode(&took)
+	}
 	_ = p.cmd.Wait() // its fate is of no more interest
+	return took, err
 }

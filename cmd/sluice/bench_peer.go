@@ -21,7 +21,7 @@ import (
 // benchPeerCommand is the other side of the wires: the simulated devices of a
 // site and a broker, until standard input ends.
 func benchPeerCommand() *cobra.Command {
-	var changing bool
+	var changing, change bool
 	cmd := &cobra.Command{
 		Use:    "peer FILE",
 		Hidden: true,
@@ -32,11 +32,12 @@ func benchPeerCommand() *cobra.Command {
 				found.Print(cmd.ErrOrStderr())
 				return errFound
 			}
+			var watch stopwatch
 			users := make(map[string]string)
 			for user, login := range s.Logins() {
 				users[user] = string(login.Password)
 			}
-			broker, err := twin.Start(twin.Options{Users: users, Keep: 1})
+			broker, err := twin.Start(twin.Options{Users: users, Keep: 1, OnMessage: watch.arrived})
 			if err != nil {
 				return err
 			}
@@ -58,11 +59,26 @@ func benchPeerCommand() *cobra.Command {
 			if err := json.NewEncoder(cmd.OutOrStdout()).Encode(p); err != nil {
 				return err
 			}
-			_, err = io.Copy(io.Discard, cmd.InOrStdin())
-			return err
+			ctx, stop := context.WithCancel(cmd.Context())
+			defer stop()
+			ended := make(chan error, 1)
+			if change {
+				go func() { ended <- watch.run(ctx, simulated.Devices[0]) }()
+			} else {
+				ended <- nil
+			}
+			if _, err := io.Copy(io.Discard, cmd.InOrStdin()); err != nil {
+				return err
+			}
+			stop()
+			if err := <-ended; err != nil {
+				return err
+			}
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(watch.result())
 		},
 	}
 	cmd.Flags().BoolVar(&changing, "changing", false, "let the values change")
+	cmd.Flags().BoolVar(&change, "first-change", false, "let one value change now and then")
 	return cmd
 }
 

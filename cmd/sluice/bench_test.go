@@ -10,11 +10,11 @@ import (
 // time for the devices.
 func TestBenchModbus(t *testing.T) {
 	t.Parallel()
-	out, err := sluice(t, "bench", "modbus", "--devices", "2", "--registers", "100", "--poll", "100ms", "--for", "1s").CombinedOutput()
+	out, err := sluice(t, "bench", "modbus", "--devices", "2", "--registers", "100", "--poll", "100ms", "--for", "1s", "--first-change").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{`values +\d{3,} /s`, `CPU +\d+\.\d % of a core, \d+\.\d\d µs a value`, `memory +\d`} {
+	for _, want := range []string{`values +\d{3,} /s`, `CPU +\d+\.\d % of a core, \d+\.\d\d µs a value`, `memory +\d`, `changes +\d+ reached the broker`} {
 		if !regexp.MustCompile(want).Match(out) {
 			t.Errorf("no %s in:\n%s", want, out)
 		}
