@@ -33,27 +33,36 @@ func (b *Buffer) Get(bucket, name string) ([]byte, error) {
 	var value []byte
 	b.layout.RLock()
 	defer b.layout.RUnlock()
-	err := b.view(func(tx *bolt.Tx) error {
-		s := tx.Bucket(stateBucket).Bucket([]byte(bucket))
-		if s == nil {
-			return nil
-		}
-		stored := s.Get([]byte(name))
-		if stored == nil {
-			return nil
-		}
-		plain, ok := unseal([]byte(name), stored)
-		in, x, read := decodeState(plain)
-		if !ok || !read || in != bucket {
-			return errors.New("the value is damaged")
-		}
-		value = append([]byte{}, x.value...)
-		return nil
+	err := b.view(func(tx *bolt.Tx) (err error) {
+		value, err = getState(tx, bucket, name)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("get %s/%s from buffer %s: %w", bucket, name, b.path, err)
 	}
 	return value, nil
+}
+
+// getState copies a value of the small state, nil if there is none.
+func getState(tx *bolt.Tx, bucket, name string) ([]byte, error) {
+	all := tx.Bucket(stateBucket)
+	if all == nil {
+		return nil, nil
+	}
+	s := all.Bucket([]byte(bucket))
+	if s == nil {
+		return nil, nil
+	}
+	stored := s.Get([]byte(name))
+	if stored == nil {
+		return nil, nil
+	}
+	plain, ok := unseal([]byte(name), stored)
+	in, x, read := decodeState(plain)
+	if !ok || !read || in != bucket {
+		return nil, errors.New("the value is damaged")
+	}
+	return append([]byte{}, x.value...), nil
 }
 
 // Put stores a value of the small state; it is on disk at return. A nil value deletes. Bucket and key must not be empty. It works

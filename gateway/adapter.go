@@ -172,6 +172,7 @@ func (e *ReadError) Unwrap() error { return e.Err }
 type WriteError struct {
 	Err     error
 	Unknown bool // the request went out, but no answer came
+	Once    bool // the device has taken it and is at work: never again, not even where the point says again: true
 	Busy    bool // the device said that it is busy and took nothing: it may be asked again
 }
 

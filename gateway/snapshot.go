@@ -47,6 +47,7 @@ type BusSnapshot struct {
 	LastErrorAt time.Time
 
 	Load
+	Learnt  []Learnt // by its adapter, about its devices
 	Devices []DeviceSnapshot
 }
 
@@ -173,6 +174,9 @@ func (b *busLoop) show() {
 		s.State = BusSilent
 	default:
 		s.State = BusUp
+	}
+	if learner, ok := b.adapter.(Learner); ok {
+		s.Learnt = learner.Learnt()
 	}
 	for _, d := range b.reporter.devices {
 		s.Devices = append(s.Devices, d.show())

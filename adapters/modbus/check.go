@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/adapters/modbus/wire"
 	"sluice/gateway"
 )
 
@@ -91,6 +92,16 @@ func (c *checker) checkBus() {
 			c.onBus(gateway.Error, key, "remove it", "%s does not belong to a bus of type %s", key, b.Type)
 		}
 	}
+	if t := b.TLS; t != nil && (t.Cert == "") != (t.Key == "") {
+		c.onBus(gateway.Error, "tls", "write both cert and key, or neither where the device wants no certificate", "cert and key belong together")
+	}
+	atMost := func(key string, n, most int) {
+		if n > most {
+			c.onBus(gateway.Error, key, fmt.Sprintf("write %s: %d or less", key, most), "%s %d is more than %d", key, n, most)
+		}
+	}
+	atMost("connections", b.Connections, mostConnections)
+	atMost("pipeline", b.Pipeline, wire.MaxPipeline)
 	foreign("endpoint", b.Endpoint != "")
 	foreign("security", b.Security != "" && b.Security != "auto")
 	foreign("login", b.Login != gateway.BusLogin{})

@@ -152,6 +152,10 @@ func TestCheckOfBuses(t *testing.T) {
 		{"a serial port on TCP", gateway.Bus{Name: "b", Type: "modbus-tcp", Host: "h", Port: "/dev/ttyS0"}, []string{`error buses.b.port: port "/dev/ttyS0" is not a number from 1 to 65535; write type: modbus-rtu for a serial line, or port: 502`}},
 		{"line on TCP", gateway.Bus{Name: "b", Type: "modbus-rtu-over-tcp", Host: "h", Line: "9600 8N1"}, []string{"error buses.b.line: line does not belong to a bus of type modbus-rtu-over-tcp; remove it"}},
 		{"pipeline on RTU over TCP", gateway.Bus{Name: "b", Type: "modbus-rtu-over-tcp", Host: "h", Pipeline: 4}, []string{"error buses.b.pipeline: pipeline does not belong to a bus of type modbus-rtu-over-tcp; remove it"}},
+		{"too many", gateway.Bus{Name: "b", Type: "modbus-tcp", Host: "h", Connections: 65, Pipeline: 65}, []string{
+			"error buses.b.connections: connections 65 is more than 64; write connections: 64 or less", "error buses.b.pipeline: pipeline 65 is more than 64; write pipeline: 64 or less"}},
+		{"a certificate without its key", gateway.Bus{Name: "b", Type: "modbus-tls", Host: "h", TLS: &gateway.TLS{Cert: "c.pem"}}, []string{
+			"error buses.b.tls: cert and key belong together; write both cert and key, or neither where the device wants no certificate"}},
 		{"echo on TCP", gateway.Bus{Name: "b", Type: "modbus-tcp", Host: "h", Echo: "local", RS485: "rts"}, []string{
 			"error buses.b.rs485: rs485 does not belong to a bus of type modbus-tcp; remove it", "error buses.b.echo: echo does not belong to a bus of type modbus-tcp; remove it"}},
 		{"nothing on RTU", gateway.Bus{Name: "b", Type: "modbus-rtu"}, []string{"error buses.b: bus b has no port; write port: /dev/serial/by-id/… and line: 9600 8N1", "error buses.b: bus b has no line; write line: 9600 8N1, as the units are set"}},

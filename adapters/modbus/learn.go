@@ -6,6 +6,8 @@ import (
 	"hash/fnv"
 	"slices"
 	"time"
+
+	"sluice/gateway"
 )
 
 // stateBucket is where the adapter keeps what units taught, by device.
@@ -77,17 +79,8 @@ func (f *fact) isDue(now time.Time) bool {
 	return wait <= 0 || wait > lastTrial
 }
 
-// Learnt is something that a device taught by what it refuses to answer.
-type Learnt struct {
-	Device string    `json:"device"`
-	Range  string    `json:"range"`  // input 12 to 19
-	What   string    `json:"what"`   // what follows for the requests
-	Reason string    `json:"reason"` // the device's answer
-	Since  time.Time `json:"since"`
-}
-
-func (f *fact) learnt(device string) Learnt {
-	l := Learnt{Device: device, Range: span{f.First, f.Last}.in(f.Table), What: "not read", Reason: f.Reason, Since: f.Since}
+func (f *fact) learnt(device string) gateway.Learnt {
+	l := gateway.Learnt{Device: device, Range: span{f.First, f.Last}.in(f.Table), What: "not read", Reason: f.Reason, Since: f.Since}
 	switch f.Kind {
 	case refusedHole:
 		l.Range, l.What = span{f.From, f.To}.in(f.Table), "not read along"
@@ -114,8 +107,8 @@ func (s span) in(table Table) string {
 
 // Learnt is what the devices of the bus taught, also in earlier runs. It may be
 // called by any goroutine.
-func (a *Adapter) Learnt() []Learnt {
-	var list []Learnt
+func (a *Adapter) Learnt() []gateway.Learnt {
+	var list []gateway.Learnt
 	for _, id := range a.atlas.unitIDs() {
 		u := a.atlas.units[id]
 		a.recall(u)
@@ -126,6 +119,16 @@ func (a *Adapter) Learnt() []Learnt {
 		a.atlas.mu.Unlock()
 	}
 	return list
+}
+
+// LearntBefore is what earlier runs of a gateway learnt about the devices of a
+// bus, by the state that they left.
+func LearntBefore(state gateway.State, bus *gateway.Bus, devices []*gateway.Device) ([]gateway.Learnt, error) {
+	a, err := New(gateway.Env{State: state}, bus, devices)
+	if err != nil {
+		return nil, err
+	}
+	return a.(*Adapter).Learnt(), nil
 }
 
 // record is what the state keeps of a unit.

@@ -48,7 +48,11 @@ func (s *session) write(ctx context.Context, p *gateway.Point, value gateway.Val
 func (s *session) sendWrite(ctx context.Context, p *gateway.Point, pdu []byte) error {
 	err := s.put(ctx, p.Device, pdu)
 	switch {
-	case errors.Is(err, wire.Acknowledge), errors.Is(err, wire.GatewayTargetNoResponse): // it may have done it, or be doing it
+	case errors.Is(err, wire.ServerDeviceBusy):
+		return &gateway.WriteError{Err: err, Busy: true}
+	case errors.Is(err, wire.Acknowledge): // it is doing it
+		return &gateway.WriteError{Err: err, Unknown: true, Once: true}
+	case errors.Is(err, wire.GatewayTargetNoResponse): // it may have done it
 		return &gateway.WriteError{Err: err, Unknown: true}
 	case errors.Is(err, wire.ErrTimeout):
 		return &gateway.WriteError{Err: errors.New(reason(err, deviceTimeout(s.bus, p.Device))), Unknown: true}

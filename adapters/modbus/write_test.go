@@ -99,6 +99,29 @@ func TestWriteGoesOutOnce(t *testing.T) {
 	}
 }
 
+// TestWriteThatIsPutOff: a busy unit took nothing and may be asked again; one
+// that acknowledges is at work, and never is.
+func TestWriteThatIsPutOff(t *testing.T) {
+	bus := serialBus(40 * time.Millisecond)
+	bus.Retries = 3
+	d := device(bus, drive(), "d", 1)
+	for code, want := range map[byte]gateway.WriteError{6: {Busy: true}, 5: {Unknown: true, Once: true}, 11: {Unknown: true}} {
+		s, unit := onSlave(t, bus, d)
+		unit.script(func(pdu []byte) []byte { return []byte{pdu[0] | 0x80, code} })
+		var refused *gateway.WriteError
+		if err := s.Write(t.Context(), point(t, d, "mode"), gateway.TextValue("stop")); !errors.As(err, &refused) {
+			t.Errorf("exception %d: %v", code, err)
+			continue
+		}
+		if got := (gateway.WriteError{Busy: refused.Busy, Unknown: refused.Unknown, Once: refused.Once}); got != want {
+			t.Errorf("exception %d: %+v, want %+v", code, got, want)
+		}
+		if got := unit.take(); len(got) != 1 {
+			t.Errorf("exception %d: sent %v", code, got)
+		}
+	}
+}
+
 func TestUnitSettlesAfterAWrite(t *testing.T) {
 	bus := serialBus(time.Second)
 	profile := drive()

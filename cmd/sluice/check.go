@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,7 +29,8 @@ are not opened.
 
 With --verbose it also shows what the program makes of the file: each point's
 address as printed and on the wire, the requests planned for each bus and how
-much of its time they take, and which secrets are found.
+much of its time they take, what the gateway has learnt about its devices so far
+(from the running one, else from its buffer file), and which secrets are found.
 
 Exit code 0: no errors (warnings may be there), 1: errors.
 
@@ -45,7 +47,7 @@ Exit code 0: no errors (warnings may be there), 1: errors.
 			var checked []checkedSite
 			wrong := false
 			for _, path := range paths {
-				c, err := checkSite(path)
+				c, err := checkSite(cmd.Context(), path, verbose || asJSON)
 				if err != nil {
 					return err
 				}
@@ -91,17 +93,21 @@ type checkedSite struct {
 	Findings site.Diagnostics `json:"findings"`
 	Buses    []checkedBus     `json:"buses,omitempty"` // of a site without errors
 
-	found site.Diagnostics
-	site  *gateway.Site
+	found    site.Diagnostics
+	site     *gateway.Site
+	unlearnt error // why it is not known what was learnt
 }
 
 type checkedBus struct {
 	Name string `json:"name"`
 	Type string `json:"type"`
 	gateway.Overview
+	Learnt []gateway.Learnt `json:"learnt,omitempty"`
 }
 
-func checkSite(path string) (checkedSite, error) {
+// checkSite checks a file; whole also looks for what was learnt about the site's
+// devices.
+func checkSite(ctx context.Context, path string, whole bool) (checkedSite, error) {
 	s, found := site.Load(path, siteOptions())
 	c := checkedSite{File: path, Errors: found.Errors(), Findings: found, found: found, site: s}
 	c.Warnings = len(found) - c.Errors
@@ -111,8 +117,12 @@ func checkSite(path string) (checkedSite, error) {
 	if s == nil {
 		return c, nil
 	}
+	var learnt map[string][]gateway.Learnt
+	if whole {
+		learnt, c.unlearnt = findLearnt(ctx, s)
+	}
 	for _, bus := range s.Buses {
-		b := checkedBus{Name: bus.Name, Type: bus.Type}
+		b := checkedBus{Name: bus.Name, Type: bus.Type, Learnt: learnt[bus.Name]}
 		if protocol, ok := protocols[bus.Protocol()]; ok {
 			overview, err := protocol.Describe(bus, s.DevicesOn(bus))
 			if err != nil {
@@ -133,6 +143,9 @@ func (c *checkedSite) print(out io.Writer, verbose bool) {
 	if verbose {
 		for i := range c.Buses {
 			c.Buses[i].print(out)
+		}
+		if c.unlearnt != nil {
+			fmt.Fprintf(out, "what was learnt from the devices is not known: %v\n\n", c.unlearnt)
 		}
 		printSecrets(out, site.FindSecrets(c.site))
 	}
@@ -166,6 +179,7 @@ func (b *checkedBus) print(out io.Writer) {
 		about = "about "
 	}
 	fmt.Fprintf(out, "\nbus %s: %s, %s%.2f s per %s cycle, %.0f %%\n\n", b.Name, count(len(b.Requests), "request"), about, b.PerCycle.Seconds(), short(b.Cycle), 100*b.Busy)
+	printLearnt(out, b.Learnt)
 }
 
 func printSecrets(out io.Writer, secrets []site.SecretStatus) {

@@ -17,9 +17,10 @@ var protocols = map[string]struct {
 	New      gateway.NewAdapter
 	Check    site.Check
 	Describe func(*gateway.Bus, []*gateway.Device) (gateway.Overview, error)
+	Learnt   func(gateway.State, *gateway.Bus, []*gateway.Device) ([]gateway.Learnt, error) // may be nil
 }{
-	"modbus": {modbus.New, modbus.Check, modbus.Describe},
-	"opcua":  {opcua.New, opcua.Check, opcua.Describe},
+	"modbus": {modbus.New, modbus.Check, modbus.Describe, modbus.LearntBefore},
+	"opcua":  {opcua.New, opcua.Check, opcua.Describe, nil},
 }
 
 func adapters() map[string]gateway.NewAdapter {

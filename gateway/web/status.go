@@ -40,6 +40,7 @@ type Bus struct {
 	Utilisation float64          `json:"utilisation"` // share of the time spent in requests: 1 is all of it
 	Devices     int              `json:"devices"`
 	Online      int              `json:"online"`
+	Learnt      []gateway.Learnt `json:"learnt,omitempty"` // what devices refuse, and what follows for the requests
 }
 
 // Device is one device.
@@ -108,6 +109,7 @@ func busOf(b *gateway.BusSnapshot) Bus {
 		Name: b.Bus.Name, Type: b.Bus.Type, Place: place(b.Bus), State: b.State, Since: b.Since.UTC(), Error: b.Error,
 		LastError: b.LastError, LastErrorAt: b.LastErrorAt.UTC(), Requests: b.Requests, Values: b.Samples, Overruns: b.Overruns,
 		BusySeconds: b.Busy.Seconds(), RequestRate: b.RequestRate, ValueRate: b.SampleRate, Utilisation: b.Utilisation, Devices: len(b.Devices),
+		Learnt: b.Learnt,
 	}
 }
 

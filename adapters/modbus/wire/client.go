@@ -70,7 +70,7 @@ type Client struct {
 func NewTCP(conn io.ReadWriteCloser, o Options) *Client {
 	c := newClient(conn, nil, o)
 	c.exchange = c.exchangeMBAP
-	c.depth = min(max(1, o.Pipeline), maxPipeline)
+	c.depth = min(max(1, o.Pipeline), MaxPipeline)
 	c.flying = make([]flight, 0, c.depth)
 	c.raw = newRaw(conn)
 	c.in = newSource(conn, c.depth, c.raw)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// maxPipeline bounds Options.Pipeline.
-const maxPipeline = 64
+// MaxPipeline bounds Options.Pipeline.
+const MaxPipeline = 64
 
 // A flight is a request of a window that is not answered yet.
 type flight struct {
