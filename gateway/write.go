@@ -28,6 +28,7 @@ type verdict struct {
 	real    Value // after, None where it can't be read
 	sent    bool  // a request went out
 	unknown bool  // and nobody knows whether it was carried out
+	once    bool  // the device has taken it: not to be sent again
 	err     error // nil: done
 }
 
@@ -68,7 +69,7 @@ func (b *busLoop) write(ctx context.Context, w *writing) verdict {
 			continue
 		}
 		v = b.verify(ctx, w, v)
-		if rule := w.point.Write; !v.unknown || rule == nil || !rule.Again || again >= mostAgain || ctx.Err() != nil {
+		if rule := w.point.Write; !v.unknown || v.once || rule == nil || !rule.Again || again >= mostAgain || ctx.Err() != nil {
 			return v
 		}
 		again++
@@ -134,7 +135,7 @@ func (b *busLoop) visit(ctx context.Context, w *writing, wanted context.Context)
 		v.err = refused
 		return v, max(busyPause, b.rest(w.point.Device)), nil
 	case errors.As(err, &refused):
-		v.err, v.sent, v.unknown = refused, refused.Unknown, refused.Unknown
+		v.err, v.sent, v.unknown, v.once = refused, refused.Unknown, refused.Unknown, refused.Once
 	default:
 		v.err, v.sent, v.unknown = fmt.Errorf("%w: %w", errConnLost, err), true, true
 		return v, 0, err

@@ -39,6 +39,9 @@ func TestFaultsOfAWrite(t *testing.T) {
 			writes: "setpoint=5", audit: "setpoint 25 30→30 unknown no answer within 500ms"},
 		"answer lost, again: true": {point: "again", fault: times(1, "again", func(*machine, Value) error { return silent }),
 			writes: "again=5 again=5", audit: "again 5 1→5 done"},
+		"acknowledged, again: true": {point: "again", fault: times(1, "again", func(*machine, Value) error {
+			return &WriteError{Err: errors.New("exception 5: acknowledge"), Unknown: true, Once: true}
+		}), writes: "again=5", audit: "again 5 1→1 unknown exception 5: acknowledge"},
 		"busy for a while": {point: "setpoint", fault: times(3, "setpoint", func(*machine, Value) error {
 			return &WriteError{Err: errors.New("exception 6: busy"), Busy: true}
 		}), writes: "setpoint=5 setpoint=5 setpoint=5 setpoint=5", audit: "setpoint 25 30→25 done"},
