@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"unicode/utf8"
 )
 
@@ -12,10 +13,12 @@ import (
 type inbound struct {
 	operator *operator
 	stream   *Stream
+	reading  atomic.Bool // a read request is on its way: a second one is refused
 }
 
 // inbound does with the message of a stream what its downlink says: write:<point>
-// takes the text as a pushed value, params:<command> an object as parameters.
+// takes the text as a pushed value, params:<command> an object as parameters,
+// modbus-read a request to read, whose answer goes up on the stream.
 func (d *office) inbound(ctx context.Context, dir *directory, m *Downlink) {
 	in := dir.streams[m.Stream]
 	err := fitness(m)
@@ -43,10 +46,41 @@ func (d *office) inbound(ctx context.Context, dir *directory, m *Downlink) {
 		out := d.out[dir.user]
 		call.Values, call.Err = out.uplink.ParseParams(m.Body)
 		d.call(ctx, dir, &call)
+	case "modbus-read":
+		d.read(dir, in, m)
 	default:
-		d.audit.refused(Audit{Who: byCloud + ":" + dir.user, Device: o.device.Name, Asked: "stream " + m.Stream, Reason: errNoDownlink.Error()})
+		d.refuseStream(dir, in, errNoDownlink)
 	}
 }
+
+func (d *office) refuseStream(dir *directory, in *inbound, err error) {
+	device := in.operator.device
+	d.audit.refused(Audit{Who: byCloud + ":" + dir.user, Device: device.Name, Asked: "stream " + device.Prefix + in.stream.ID, Reason: err.Error()})
+}
+
+// read carries out a read request. Nothing is written by it, so it needs no
+// unlocking.
+func (d *office) read(dir *directory, in *inbound, m *Downlink) {
+	if !in.reading.CompareAndSwap(false, true) {
+		d.refuseStream(dir, in, errReading)
+		return
+	}
+	err := d.begin(func(ctx context.Context) func() {
+		return func() {
+			defer in.reading.Store(false)
+			ctx, cancel := context.WithDeadline(ctx, m.Arrived.Add(validity))
+			defer cancel()
+			if err := in.operator.bus.answerFrame(ctx, in.operator.device, in.stream, m.Body); err != nil {
+				d.refuseStream(dir, in, err)
+			}
+		}
+	})
+	if err != nil {
+		in.reading.Store(false)
+	}
+}
+
+var errReading = errors.New("the stream's last request is not answered yet")
 
 var errNoDownlink = errors.New("the stream takes nothing from the cloud")
 
@@ -55,7 +89,7 @@ func (s *Site) Downlinks() map[string][]string {
 	all := make(map[string][]string)
 	for _, d := range s.Devices {
 		for _, stream := range d.Streams {
-			if !d.Disabled && (strings.HasPrefix(stream.Downlink, "write:") || strings.HasPrefix(stream.Downlink, "params:")) {
+			if !d.Disabled && stream.Downlink != "" && stream.Downlink != "none" {
 				all[d.User] = append(all[d.User], d.Prefix+stream.ID)
 			}
 		}

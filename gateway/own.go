@@ -1,9 +1,6 @@
 package gateway
 
-import (
-	"errors"
-	"time"
-)
+import "errors"
 
 var errNoCloud = errors.New("there is no connection to the cloud")
 
@@ -16,8 +13,5 @@ func (d *office) connected(user string) bool {
 // ownEvent reports an event of the gateway about a device, where the site wants
 // those.
 func (d *office) ownEvent(device *Device, name string, severity Severity, params ...Attribute) {
-	if !d.site.Cloud.OwnEvents[name] {
-		return
-	}
-	d.store(device, Record{Kind: EventRecord, Time: time.Now(), Name: device.Prefix + name, ID: NewEventID(), Severity: severity, Values: params})
+	d.own(name, name, severity, device, nil, params...)
 }

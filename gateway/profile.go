@@ -226,7 +226,7 @@ type Stream struct {
 
 // RawBlock is a block of Modbus registers.
 type RawBlock struct {
-	// Table: holding, input, coil or discrete.
+	// Table: holding, input, coil or discrete; default the profile's.
 	Table string `yaml:"table" oneof:"holding input coil discrete"`
 	// First address, as the manual prints it.
 	At string `yaml:"at"`

@@ -1,6 +1,7 @@
 package modbus
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -72,7 +73,7 @@ func (s *session) readPDU(ctx context.Context, d *gateway.Device, pdu []byte) ([
 
 // blockRequest is the request that reads a block.
 func blockRequest(d *gateway.Device, b *gateway.RawBlock) ([]byte, error) {
-	a, err := ParseAddress(b.At, d.Profile.Addressing, b.Table)
+	a, err := ParseAddress(b.At, d.Profile.Addressing, cmp.Or(b.Table, d.Profile.Table))
 	if err != nil {
 		return nil, err
 	}
