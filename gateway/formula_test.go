@@ -270,3 +270,31 @@ func TestAGuardSeesWhatIsAsked(t *testing.T) {
 		t.Error("a formula fits where its operands are the same, and nowhere else")
 	}
 }
+
+// FuzzFormula: whatever compiles is evaluated without a panic, whatever the
+// samples are.
+func FuzzFormula(f *testing.F) {
+	for _, text := range []string{"x + y > 3 and not b", `rate(x, "1m") - average(y, "day")`, "bit(alarms, 3) or zones[1] in [1, x]", `since(changed(mode)) ** n`, "clamp(delta(energy), min(zones), 5)"} {
+		f.Add(text, 1.5, uint8(0x1B))
+	}
+	f.Fuzz(func(t *testing.T, text string, value float64, pattern uint8) {
+		w := newWorksheet(t)
+		formula, faults := w.device.Scope().compile(text, AnyOperand)
+		if len(faults) > 0 {
+			return
+		}
+		b := formula.bind(func(name string) operand { return operand{&w.states[name].latest, w.states[name].meter} }, time.UTC)
+		kinds := []Value{FloatValue(value), TextValue("auto,bit3"), BoolValue(true), {}, ListValue([]Value{FloatValue(value), {}}), IntValue(-1), UintValue(math.MaxUint64), BlobValue([]byte{1})}
+		for round := range 8 {
+			w.now = w.now.Add(time.Duration(value*float64(round)) + time.Second)
+			i := round
+			for name := range w.states {
+				i++
+				w.sample(name, Sample{Value: kinds[i%8], Quality: Quality(pattern >> (i % 8) & 3 % 3)})
+			}
+			if o := b.eval(w.now); o.quality != Bad && o.value.Numeric() && (math.IsNaN(o.value.Float()) || math.IsInf(o.value.Float(), 0)) {
+				t.Errorf("%s gives %s", text, o.value)
+			}
+		}
+	})
+}

@@ -127,6 +127,9 @@ func (t *Trace) Until(end time.Time) {
 		for _, d := range t.devices {
 			if at := d.next(); !at.IsZero() && at.Before(next) {
 				next = at
+				if at.Before(t.now) {
+					next = t.now // overdue
+				}
 			}
 		}
 		if t.now = next; !next.Before(end) {
