@@ -16,6 +16,7 @@ import (
 // Config is what a Gateway is made of.
 type Config struct {
 	Site     *Site
+	Version  string // of the program, for the status
 	Log      *slog.Logger
 	Buffer   *buffer.Buffer
 	Adapters map[string]NewAdapter // by protocol, see Bus.Protocol
@@ -93,6 +94,9 @@ func (g *Gateway) newBus(bus *Bus, devices []*Device, shared map[any]any) (*busL
 		return nil, err
 	}
 	loop := newBusLoop(bus, devices, adapter, log, &g.Stats, g.store)
+	if name := g.config.Site.Cloud.Quality; name != "none" {
+		loop.reporter.quality = name
+	}
 	return loop, loop.installRules(g)
 }
 
@@ -145,6 +149,7 @@ func (g *Gateway) Run(ctx context.Context) {
 		wait.Go(func() { l.run(ctx) })
 	}
 	wait.Go(func() { g.keeper.run(ctx) })
+	wait.Go(func() { g.reportStatus(ctx) })
 	wait.Wait()
 	g.keeper.flush()
 }

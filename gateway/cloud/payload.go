@@ -127,6 +127,18 @@ func appendHistory(list [][]byte, rows []gateway.Record, number uint64) ([][]byt
 	return appendHistory(list, rows[half:], number+uint64(half))
 }
 
+// appendKeys appends the payload of attributes_get.
+func appendKeys(dst []byte, names []string) []byte {
+	dst = append(dst, `{"keys":[`...)
+	for i, name := range names {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendString(dst, name)
+	}
+	return append(dst, "]}"...)
+}
+
 func sendable(v gateway.Value) bool {
 	switch v.Kind() {
 	case gateway.None:

@@ -16,8 +16,6 @@ import (
 // built is taken out here.
 var unbuilt = map[string][]string{
 	"Cloud.on_connect": {"report"},
-	"Cloud.quality":    {"none"},
-	"Cloud.status":     nil,
 }
 
 // noteUnbuilt keeps the first use of a key whose feature is not built yet.
