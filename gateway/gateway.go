@@ -32,6 +32,7 @@ type Gateway struct {
 	buses    []*busLoop
 	accounts map[string]*account // by username
 	lanes    []*lane             // of all accounts
+	clock    *clock
 	book     *rulebook
 	keeper   *keeper
 	office   *office
@@ -42,7 +43,7 @@ type Gateway struct {
 
 // New makes the adapters of all buses; nothing is opened yet.
 func New(c Config) (*Gateway, error) {
-	g := &Gateway{config: c, accounts: make(map[string]*account), started: time.Now()}
+	g := &Gateway{config: c, clock: newClock(c.Buffer), accounts: make(map[string]*account), started: time.Now()}
 	if err := g.newRulebook(); err != nil {
 		return nil, err
 	}
@@ -116,6 +117,7 @@ func (g *Gateway) store(d *Device, r Record) { g.storeFor(d.User, r) }
 
 // storeFor puts a record of a username into the buffer, and gives its number there.
 func (g *Gateway) storeFor(user string, r Record) uint64 {
+	g.clock.stamp(&r)
 	if r.Kind != ReportRecord {
 		class := buffer.Attributes
 		if r.Kind == EventRecord {

@@ -66,7 +66,6 @@ func appendEvent(list [][]byte, r *gateway.Record, idKey string, late bool) ([][
 		payload = appendKey(payload, false, idKey)
 		payload = appendString(payload, r.ID)
 	}
-	late = late && !r.Time.IsZero()
 	if late {
 		payload = appendKey(payload, len(payload) > start, eventTime)
 		payload = strconv.AppendInt(payload, r.Time.UnixMilli(), 10)
@@ -105,7 +104,7 @@ func appendHistory(list [][]byte, rows []gateway.Record, number uint64) ([][]byt
 			payload = append(payload, ',')
 		}
 		payload = append(payload, `{"ts":`...)
-		if rows[i].Time.IsZero() {
+		if !rows[i].Known() {
 			payload = append(payload, "null"...)
 		} else {
 			payload = strconv.AppendInt(payload, rows[i].Time.UnixMilli(), 10)
