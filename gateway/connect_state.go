@@ -24,18 +24,18 @@ func (s *Site) Writable(user string) []string {
 
 // reportDifferences reports the field's value of each writable point of a
 // username where the cloud believes another, or none. A point without a good
-// value is not reported.
-func (g *Gateway) reportDifferences(ctx context.Context, user string, believed []Asked) {
+// value is not reported, nor one that is left to somebody else.
+func reportDifferences(ctx context.Context, buses []*busLoop, user string, believed []Asked, left func(*Point) bool) {
 	cloud := make(map[string]Value, len(believed))
 	for _, a := range believed {
 		cloud[a.Name] = a.Value
 	}
-	for _, b := range g.buses {
+	for _, b := range buses {
 		if !b.serves(user) {
 			continue
 		}
 		report := func(context.Context, *busLoop) error {
-			b.reporter.reportDifferences(user, cloud)
+			b.reporter.reportDifferences(user, cloud, left)
 			return nil
 		}
 		select {
@@ -56,7 +56,7 @@ func (b *busLoop) serves(user string) bool {
 	return false
 }
 
-func (r *reporter) reportDifferences(user string, cloud map[string]Value) {
+func (r *reporter) reportDifferences(user string, cloud map[string]Value, left func(*Point) bool) {
 	for _, d := range r.devices {
 		if d.device.User != user {
 			continue
@@ -64,7 +64,7 @@ func (r *reporter) reportDifferences(user string, cloud map[string]Value) {
 		r.flush(d) // so that no point is in the report twice
 		for _, st := range d.points {
 			p := st.latest.Point
-			if (p.Access != "rw" && !p.Push) || !st.reportable() {
+			if (p.Access != "rw" && !p.Push) || left(p) || !st.reportable() {
 				continue
 			}
 			if believed, known := cloud[p.Name]; !known || !believed.means(st.latest.Value) {

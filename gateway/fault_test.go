@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -175,14 +176,19 @@ func (w *world) check(t *testing.T, repeated int) {
 	}
 }
 
+// inCI skips what takes half a minute of real time, except in CI.
+func inCI(t *testing.T) {
+	if os.Getenv("CI") == "" {
+		t.Skip("takes half a minute: set CI=true")
+	}
+}
+
 const window = 100 // the most that is in flight at puback
 
 // TestNothingIsLostWhateverTheBrokerDoes: faults of broker and network, against
 // the whole way from field to cloud.
 func TestNothingIsLostWhateverTheBrokerDoes(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes 20 s")
-	}
+	inCI(t)
 	keepalive := 3 * time.Second
 	for _, confirm := range []string{"puback", "response"} {
 		for name, c := range map[string]struct {
@@ -194,7 +200,7 @@ func TestNothingIsLostWhateverTheBrokerDoes(t *testing.T) {
 		}{
 			"gone":            {func(w *world) { w.twin.Stop() }, func(w *world) { w.twin.Restart() }, 4 * time.Second, 5 * time.Second, window},
 			"half-open":       {func(w *world) { w.twin.SetFaults(twin.Faults{BlackHole: true}) }, func(w *world) { w.twin.SetFaults(twin.Faults{}) }, 8 * time.Second, 9 * time.Second, 2 * window},
-			"cut, many times": {func(w *world) { w.cutOften(4) }, func(*world) {}, 0, 5 * time.Second, 5 * window},
+			"cut, many times": {func(w *world) { w.cutOften(3) }, func(*world) {}, 0, 5 * time.Second, 5 * window},
 			"no PUBACK": {func(w *world) {
 				w.twin.SetFaults(twin.Faults{NoPuback: true})
 				time.Sleep(300 * time.Millisecond)
@@ -207,7 +213,7 @@ func TestNothingIsLostWhateverTheBrokerDoes(t *testing.T) {
 			}
 			t.Run(confirm+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, gateway.Cloud{Confirm: confirm, ConfirmTimeout: 2 * time.Second, Keepalive: keepalive}, twin.Options{Respond: true}, same, nil)
+				w := newWorld(t, gateway.Cloud{Confirm: confirm, ConfirmTimeout: time.Second, Keepalive: keepalive}, twin.Options{Respond: true}, same, nil)
 				w.flows(t, 10*time.Second)
 				c.fault(w)
 				time.Sleep(c.lasts)
@@ -237,9 +243,7 @@ func (w *world) cutOften(times int) {
 // TestASlowBrokerIsNoStorm: 3 s of latency and 1 kB/s. Everything arrives once,
 // and the field notices nothing.
 func TestASlowBrokerIsNoStorm(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes 20 s")
-	}
+	inCI(t)
 	t.Parallel()
 	var p *slowProxy
 	w := newWorld(t, gateway.Cloud{Confirm: "puback", Keepalive: 15 * time.Second, MinInterval: 500 * time.Millisecond, BacklogInterval: 500 * time.Millisecond}, twin.Options{},

@@ -95,6 +95,7 @@ func (g *Gateway) newBus(bus *Bus, devices []*Device, shared map[any]any) (*busL
 		return nil, err
 	}
 	loop := newBusLoop(bus, devices, adapter, log, &g.Stats, g.store)
+	loop.reporter.back = g.readBack
 	if name := g.config.Site.Cloud.Quality; name != "none" {
 		loop.reporter.quality = name
 	}

@@ -27,6 +27,7 @@ type office struct {
 	buffer *buffer.Buffer
 	stats  *Stats
 	store  func(*Device, Record)
+	buses  []*busLoop
 
 	operators []*operator
 	byDevice  map[string]*operator
@@ -67,7 +68,7 @@ const validity = 30 * time.Second
 func newOffice(g *Gateway) (*office, error) {
 	c := &g.config
 	d := &office{
-		site: c.Site, log: c.Log, buffer: c.Buffer, stats: &g.Stats, store: g.store,
+		site: c.Site, log: c.Log, buffer: c.Buffer, stats: &g.Stats, store: g.store, buses: g.buses,
 		byDevice: make(map[string]*operator), byUser: make(map[string]*directory), uplinks: make(map[string]Downlinker), out: make(map[string]*outbox),
 	}
 	d.audit = newAudit(c.Buffer, c.Log)

@@ -110,7 +110,7 @@ func TestAfterAConnectTheFieldIsRight(t *testing.T) {
 		go g.Run(ctx)
 		time.Sleep(time.Second)
 		before := store.Len("u")
-		g.reportDifferences(ctx, "u", []Asked{{Name: "same", Value: FloatValue(20.1)}, {Name: "text", Value: TextValue("20.1")}, {Name: "other", Value: IntValue(20)}, {Name: "read", Value: IntValue(1)}})
+		reportDifferences(ctx, g.buses, "u", []Asked{{Name: "same", Value: FloatValue(20.1)}, {Name: "text", Value: TextValue("20.1")}, {Name: "other", Value: IntValue(20)}, {Name: "read", Value: IntValue(1)}}, func(*Point) bool { return false })
 		time.Sleep(time.Second)
 		stored, err := store.Peek("u", 10)
 		if err != nil || len(stored) != before+1 {

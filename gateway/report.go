@@ -55,11 +55,12 @@ type reporter struct {
 	states  map[*Point]*pointState
 	take    func(*Device, Record) // puts a report into the buffer
 	values  []Attribute           // of the report being made; take keeps none of it
+	back    func(*Device, Record) // takes what was read back after a write
 	quality string                // attribute that names the points that are not good; "" for none
 }
 
 func newReporter(devices []*Device, take func(*Device, Record)) *reporter {
-	r := &reporter{states: make(map[*Point]*pointState), take: take}
+	r := &reporter{states: make(map[*Point]*pointState), take: take, back: take}
 	for _, d := range devices {
 		ds := &deviceState{device: d, pass: 1}
 		states := make([]pointState, len(d.Points)) // side by side, since they are looked at together
@@ -248,13 +249,15 @@ func (r *reporter) restate(p *Point) {
 	r.flush(st.device)
 	if st.reportable() {
 		st.touch()
-		r.flush(st.device)
+		r.flushTo(st.device, r.back)
 	}
 }
 
 // flush makes one report of what the device has to report. Only when the
 // buffer took it, it counts as reported.
-func (r *reporter) flush(d *deviceState) {
+func (r *reporter) flush(d *deviceState) { r.flushTo(d, r.take) }
+
+func (r *reporter) flushTo(d *deviceState, take func(*Device, Record)) {
 	quality := r.qualityOf(d)
 	if len(d.touched)+len(quality) == 0 {
 		d.touched = nil // the first report of a device is of all its points, the later ones are short
@@ -272,7 +275,7 @@ func (r *reporter) flush(d *deviceState) {
 		}
 	}
 	report.Values = append(report.Values, quality...)
-	r.take(d.device, report)
+	take(d.device, report)
 	clear(report.Values)
 	r.values = report.Values
 	for i := range d.touched {
