@@ -47,7 +47,7 @@ func (g *Gateway) newAccount(user string, uplink Uplink) *account {
 	}
 	for _, kind := range kinds {
 		a.lanes = append(a.lanes, &lane{
-			name: LaneName(user, kind), user: user, kind: kind, account: a, uplink: uplink, buffer: c.Buffer, bucket: a.bucket,
+			name: LaneName(user, kind), user: user, kind: kind, account: a, uplink: uplink, buffer: c.Buffer, bucket: a.bucket, clock: g.clock,
 			gaps: gaps, stats: &g.Stats, log: c.Log.With("user", user),
 		})
 	}
@@ -107,6 +107,7 @@ func (l *lane) tellGap() bool {
 			return nil
 		}
 		r := l.gaps(l, loss)
+		l.clock.stamp(&r)
 		return AppendRecord(nil, &r)
 	})
 	if err != nil {

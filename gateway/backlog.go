@@ -31,7 +31,7 @@ const (
 
 // behind tells whether a report has waited for so long that it is backlog.
 func (l *lane) behind(t time.Time) bool {
-	return time.Since(t).Abs() > max(lateAfter, 2*l.bucket.interval())
+	return l.clock.now().Sub(t).Abs() > max(lateAfter, 2*l.bucket.interval())
 }
 
 // held is what latest has merged of records that are acknowledged.

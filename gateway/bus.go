@@ -382,11 +382,13 @@ func (b *busLoop) markBad(err error) {
 	now := time.Now()
 	for _, d := range b.reporter.devices {
 		b.reporter.flush(d) // what was read before the loss
+		d.quality.busLost = err.Error()
 		for _, st := range d.points {
 			st.watched = false
 			st.note(&Sample{Point: st.latest.Point, Time: now, Reason: err.Error()})
 		}
 		d.judge(now)
+		b.reporter.flush(d) // what is wrong now
 	}
 	b.show()
 }

@@ -29,6 +29,7 @@ func (l *lane) show(now time.Time) LaneSnapshot {
 	}
 	if stored, err := l.buffer.Peek(l.name, 1); err == nil && len(stored) > 0 {
 		if r, err := ParseRecord(stored[0].Data); err == nil {
+			l.clock.mend(&r)
 			s.Oldest = r.Time
 		}
 	}

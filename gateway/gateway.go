@@ -16,6 +16,7 @@ import (
 // Config is what a Gateway is made of.
 type Config struct {
 	Site     *Site
+	Version  string // of the program, for the status
 	Log      *slog.Logger
 	Buffer   *buffer.Buffer
 	Adapters map[string]NewAdapter // by protocol, see Bus.Protocol
@@ -31,6 +32,7 @@ type Gateway struct {
 	buses    []*busLoop
 	accounts map[string]*account // by username
 	lanes    []*lane             // of all accounts
+	clock    *clock
 	book     *rulebook
 	keeper   *keeper
 	office   *office
@@ -41,7 +43,7 @@ type Gateway struct {
 
 // New makes the adapters of all buses; nothing is opened yet.
 func New(c Config) (*Gateway, error) {
-	g := &Gateway{config: c, accounts: make(map[string]*account), started: time.Now()}
+	g := &Gateway{config: c, clock: newClock(c.Buffer), accounts: make(map[string]*account), started: time.Now()}
 	if err := g.newRulebook(); err != nil {
 		return nil, err
 	}
@@ -93,6 +95,10 @@ func (g *Gateway) newBus(bus *Bus, devices []*Device, shared map[any]any) (*busL
 		return nil, err
 	}
 	loop := newBusLoop(bus, devices, adapter, log, &g.Stats, g.store)
+	loop.reporter.back = g.readBack
+	if name := g.config.Site.Cloud.Quality; name != "none" {
+		loop.reporter.quality = name
+	}
 	return loop, loop.installRules(g)
 }
 
@@ -112,6 +118,7 @@ func (g *Gateway) store(d *Device, r Record) { g.storeFor(d.User, r) }
 
 // storeFor puts a record of a username into the buffer, and gives its number there.
 func (g *Gateway) storeFor(user string, r Record) uint64 {
+	g.clock.stamp(&r)
 	if r.Kind != ReportRecord {
 		class := buffer.Attributes
 		if r.Kind == EventRecord {
@@ -145,6 +152,7 @@ func (g *Gateway) Run(ctx context.Context) {
 		wait.Go(func() { l.run(ctx) })
 	}
 	wait.Go(func() { g.keeper.run(ctx) })
+	wait.Go(func() { g.reportStatus(ctx) })
 	wait.Wait()
 	g.keeper.flush()
 }

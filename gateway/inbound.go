@@ -101,12 +101,20 @@ func (s *Site) Downlinks() map[string][]string {
 // on_connect: apply the points with restore take it, through all the checks of
 // a push; all others are reported as they are.
 func (d *office) state(ctx context.Context, dir *directory, m *Downlink) {
-	if d.site.Cloud.OnConnect != "apply" || fitness(m) != nil {
+	if fitness(m) != nil {
+		return
+	}
+	apply := d.site.Cloud.OnConnect == "apply"
+	applied := func(p *Point) bool { return apply && p.Restore && p.Access == "rw" }
+	report := func(ctx context.Context) func() {
+		return func() { reportDifferences(ctx, d.buses, dir.user, m.Values, applied) }
+	}
+	if d.begin(report) != nil || !apply {
 		return
 	}
 	var values []Asked
 	for _, v := range m.Values {
-		if p := dir.points[v.Name]; p != nil && p.Restore && p.Access == "rw" {
+		if p := dir.points[v.Name]; p != nil && applied(p) {
 			values = append(values, v)
 		}
 	}

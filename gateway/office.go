@@ -28,6 +28,7 @@ type office struct {
 	stats  *Stats
 	store  func(*Device, Record)
 	own    func(kind, name string, severity Severity, d *Device, around []*Device, params ...Attribute)
+	buses  []*busLoop
 
 	operators []*operator
 	byDevice  map[string]*operator
@@ -68,7 +69,7 @@ const validity = 30 * time.Second
 func newOffice(g *Gateway) (*office, error) {
 	c := &g.config
 	d := &office{
-		site: c.Site, log: c.Log, buffer: c.Buffer, stats: &g.Stats, store: g.store, own: g.ownEvent,
+		site: c.Site, log: c.Log, buffer: c.Buffer, stats: &g.Stats, store: g.store, own: g.ownEvent, buses: g.buses,
 		byDevice: make(map[string]*operator), byUser: make(map[string]*directory), uplinks: make(map[string]Downlinker), out: make(map[string]*outbox),
 	}
 	d.audit = newAudit(c.Buffer, c.Log)

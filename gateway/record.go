@@ -28,8 +28,10 @@ type Attribute struct {
 // never a finished payload.
 type Record struct {
 	Kind   RecordKind
-	Time   time.Time   // when the field said it, to the millisecond
-	Values []Attribute // of a report, or the params of an event; each name once
+	Time   time.Time     // when the field said it, to the millisecond
+	Boot   uint64        // in which it was made, where Up is known; see clock
+	Up     time.Duration // how long the machine was up then
+	Values []Attribute   // of a report, or the params of an event; each name once
 
 	Name     string   // of an event or a stream, in the cloud
 	ID       string   // of an event: unique, also across restarts
@@ -40,12 +42,21 @@ type Record struct {
 	Number uint64   // of a history: that of its first row, rising; it may be followed by one for each row
 }
 
-// recordFormat is the first byte of a stored record.
-const recordFormat = 1
+// The first byte of a stored record.
+const (
+	recordFormat  = 1
+	stampedFormat = 2 // with Boot and Up
+)
 
 // AppendRecord appends the stored form of r to dst.
 func AppendRecord(dst []byte, r *Record) []byte {
-	dst = append(dst, recordFormat, byte(r.Kind))
+	if r.Boot == 0 {
+		dst = append(dst, recordFormat, byte(r.Kind))
+	} else {
+		dst = append(dst, stampedFormat, byte(r.Kind))
+		dst = binary.AppendUvarint(dst, r.Boot)
+		dst = binary.AppendVarint(dst, r.Up.Milliseconds())
+	}
 	dst = binary.AppendVarint(dst, r.Time.UnixMilli())
 	switch r.Kind {
 	case EventRecord:
@@ -104,12 +115,16 @@ func appendValue(dst []byte, v Value) []byte {
 // ParseRecord reads the stored form of a record.
 func ParseRecord(data []byte) (Record, error) {
 	p := recordReader{rest: data}
-	if format := p.byte(); p.err == nil && format != recordFormat {
-		return Record{}, fmt.Errorf("record of format %d, this program knows %d", format, recordFormat)
+	format := p.byte()
+	if p.err == nil && format != recordFormat && format != stampedFormat {
+		return Record{}, fmt.Errorf("record of format %d, this program knows %d and %d", format, recordFormat, stampedFormat)
 	}
 	r := Record{Kind: RecordKind(p.byte())}
 	if p.err == nil && (r.Kind < ReportRecord || r.Kind > StreamRecord) {
 		return Record{}, fmt.Errorf("record of unknown kind %d", r.Kind)
+	}
+	if format == stampedFormat {
+		r.Boot, r.Up = p.uvarint(), time.Duration(p.varint())*time.Millisecond
 	}
 	r.Time = time.UnixMilli(p.varint())
 	switch r.Kind {

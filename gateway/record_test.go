@@ -46,7 +46,7 @@ func TestEventsAndStreamsSurviveStorage(t *testing.T) {
 	at := time.UnixMilli(1750234507181)
 	for _, want := range []Record{
 		{Kind: EventRecord, Time: at, Name: "press3_voltage_low", ID: "e-17", Severity: Alarm, Values: []Attribute{{"u", Float32Value(206.5)}}},
-		{Kind: StreamRecord, Time: at, Name: "history", Body: []byte{0, 1, 0xFF}},
+		{Kind: StreamRecord, Time: at, Boot: 300, Up: 90 * time.Minute, Name: "history", Body: []byte{0, 1, 0xFF}},
 	} {
 		stored := AppendRecord(nil, &want)
 		got, err := ParseRecord(stored)
@@ -71,7 +71,7 @@ func TestDamagedRecordIsAnError(t *testing.T) {
 	if _, err := ParseRecord(append(good, 0)); err == nil {
 		t.Error("a byte too many was read")
 	}
-	if _, err := ParseRecord([]byte{2, 1}); err == nil || err.Error() != "record of format 2, this program knows 1" {
+	if _, err := ParseRecord([]byte{3, 1}); err == nil || err.Error() != "record of format 3, this program knows 1 and 2" {
 		t.Errorf("newer format: %v", err)
 	}
 }

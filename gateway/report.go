@@ -35,6 +35,7 @@ type deviceState struct {
 	pass    uint64  // how often what it told was looked at, from 1
 	touched []touch // worth a report, since the last flush
 	rules   *rules  // nil where there are none
+	quality quality
 	health
 }
 
@@ -54,10 +55,12 @@ type reporter struct {
 	states  map[*Point]*pointState
 	take    func(*Device, Record) // puts a report into the buffer
 	values  []Attribute           // of the report being made; take keeps none of it
+	back    func(*Device, Record) // takes what was read back after a write
+	quality string                // attribute that names the points that are not good; "" for none
 }
 
 func newReporter(devices []*Device, take func(*Device, Record)) *reporter {
-	r := &reporter{states: make(map[*Point]*pointState), take: take}
+	r := &reporter{states: make(map[*Point]*pointState), take: take, back: take}
 	for _, d := range devices {
 		ds := &deviceState{device: d, pass: 1}
 		states := make([]pointState, len(d.Points)) // side by side, since they are looked at together
@@ -92,6 +95,9 @@ func (st *pointState) note(s *Sample) {
 	if !st.owed && st.repeats(s) {
 		st.latest.Time, st.latest.Value, st.heard = s.Time, s.Value, s.Time
 		return
+	}
+	if st.latest.Quality != s.Quality || st.latest.Reason != s.Reason || !st.seen {
+		st.device.quality.dirty = true
 	}
 	if !st.computed {
 		st.device.count(st, s.Quality == Bad)
@@ -243,18 +249,24 @@ func (r *reporter) restate(p *Point) {
 	r.flush(st.device)
 	if st.reportable() {
 		st.touch()
-		r.flush(st.device)
+		r.flushTo(st.device, r.back)
 	}
 }
 
 // flush makes one report of what the device has to report. Only when the
 // buffer took it, it counts as reported.
-func (r *reporter) flush(d *deviceState) {
-	if len(d.touched) == 0 {
+func (r *reporter) flush(d *deviceState) { r.flushTo(d, r.take) }
+
+func (r *reporter) flushTo(d *deviceState, take func(*Device, Record)) {
+	quality := r.qualityOf(d)
+	if len(d.touched)+len(quality) == 0 {
 		d.touched = nil // the first report of a device is of all its points, the later ones are short
 		return
 	}
 	report := Record{Kind: ReportRecord, Values: r.values[:0]}
+	if len(quality) > 0 {
+		report.Time = d.quality.reportedAt
+	}
 	for i := range d.touched {
 		t := &d.touched[i]
 		report.Values = append(report.Values, Attribute{Name: t.state.latest.Point.Name, Value: t.value})
@@ -262,7 +274,8 @@ func (r *reporter) flush(d *deviceState) {
 			report.Time = t.time
 		}
 	}
-	r.take(d.device, report)
+	report.Values = append(report.Values, quality...)
+	take(d.device, report)
 	clear(report.Values)
 	r.values = report.Values
 	for i := range d.touched {

@@ -21,6 +21,7 @@ type lane struct {
 	uplink  Uplink
 	buffer  *buffer.Buffer
 	bucket  *bucket // shared by the lanes of the username
+	clock   *clock
 	gaps    gapEvent
 	stats   *Stats
 	log     *slog.Logger
@@ -133,7 +134,7 @@ func (l *lane) rank() (rank, bool) {
 	case StreamRecord:
 		return rankStream, true
 	case HistoryRecord:
-		return rankBacklog, true
+		return rankBacklog, l.clock.right()
 	}
 	if l.late(records[0].Time) {
 		return rankBacklog, true
@@ -142,7 +143,7 @@ func (l *lane) rank() (rank, bool) {
 }
 
 // late tells whether older records wait: two slots have passed since.
-func (l *lane) late(t time.Time) bool { return time.Since(t).Abs() > 2*l.bucket.interval() }
+func (l *lane) late(t time.Time) bool { return l.clock.now().Sub(t).Abs() > 2*l.bucket.interval() }
 
 // take gives the messages that go out next: live reports, all that waits in
 // one; from a backlog, what its mode says; events and stream messages one by one;
@@ -252,6 +253,7 @@ func (l *lane) peek(limit int) ([]Record, []buffer.Record) {
 		}
 		r, err := ParseRecord(stored[i].Data)
 		if err == nil {
+			l.clock.mend(&r)
 			records = append(records, r)
 			continue
 		}

@@ -64,7 +64,7 @@ func newTestLane(p Uplink, store *buffer.Buffer, kind RecordKind, interval, back
 	a := &account{user: "u", buffer: store, backlog: replay, bucket: &bucket{pace: pace{interval: interval}, backlog: backlog}, written: map[string]uint64{}}
 	return &lane{
 		account: a, name: LaneName("u", kind), user: "u", kind: kind, uplink: p, buffer: store, stats: &Stats{}, log: slog.New(slog.DiscardHandler),
-		bucket: a.bucket,
+		bucket: a.bucket, clock: newClock(nil),
 	}
 }
 

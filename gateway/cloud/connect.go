@@ -36,6 +36,12 @@ func (s *Session) connect(ctx context.Context) (up time.Duration, err error) {
 		return 0, err
 	}
 	go l.write()
+	if s.ask != nil { // before anything else; nobody waits for the answer
+		err := l.hand(ctx, &message{topic: AttributesGet.Topic(s.user), payload: s.ask, link: l, sent: make(chan struct{})})
+		if err != nil {
+			l.fail(err)
+		}
+	}
 	s.offer(l)
 	s.stay(ctx, l)
 	select {

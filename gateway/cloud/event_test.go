@@ -151,3 +151,27 @@ func TestHistoryGoesInBatchesWithItsTimes(t *testing.T) {
 		t.Errorf("%d rows in batches %v", rows, numbers)
 	}
 }
+
+// TestTheCloudIsAskedAfterEachConnect, before anything else is sent.
+func TestTheCloudIsAskedAfterEachConnect(t *testing.T) {
+	tw := startTwin(t, twin.Options{})
+	s, _ := run(t, settings(tw.URL(), "puback", func(c *cloud.Config) { c.Ask = []string{"n", "setpoint"} }), nil)
+	for i := range 2 {
+		if err := publishAll(t.Context(), s, numbered(i, 1)); err != nil {
+			t.Fatal(err)
+		}
+		d, err := s.Receive(t.Context())
+		if err != nil || d.Kind != gateway.StateDownlink || d.Err != nil {
+			t.Fatalf("%+v, %v", d, err)
+		}
+		if i > 0 && (len(d.Values) != 1 || d.Values[0].Name != "n" || d.Values[0].Value.Int() != int64(i-1)) {
+			t.Errorf("the state is %+v", d.Values)
+		}
+		tw.Cut()
+		eventually(t, "the loss is noticed", func() bool { return s.Status().Err != nil || !connected(s)() })
+	}
+	got := tw.Received(user)
+	if len(got) != 4 || got[0].Topic != "attributes_get/plant1" || string(got[0].Payload) != `{"keys":["n","setpoint"]}` || got[2].Topic != "attributes_get/plant1" {
+		t.Errorf("got %v", got)
+	}
+}

@@ -66,7 +66,6 @@ func appendEvent(list [][]byte, r *gateway.Record, idKey string, late bool) ([][
 		payload = appendKey(payload, false, idKey)
 		payload = appendString(payload, r.ID)
 	}
-	late = late && !r.Time.IsZero()
 	if late {
 		payload = appendKey(payload, len(payload) > start, eventTime)
 		payload = strconv.AppendInt(payload, r.Time.UnixMilli(), 10)
@@ -105,7 +104,7 @@ func appendHistory(list [][]byte, rows []gateway.Record, number uint64) ([][]byt
 			payload = append(payload, ',')
 		}
 		payload = append(payload, `{"ts":`...)
-		if rows[i].Time.IsZero() {
+		if !rows[i].Known() {
 			payload = append(payload, "null"...)
 		} else {
 			payload = strconv.AppendInt(payload, rows[i].Time.UnixMilli(), 10)
@@ -125,6 +124,18 @@ func appendHistory(list [][]byte, rows []gateway.Record, number uint64) ([][]byt
 		return nil, err
 	}
 	return appendHistory(list, rows[half:], number+uint64(half))
+}
+
+// appendKeys appends the payload of attributes_get.
+func appendKeys(dst []byte, names []string) []byte {
+	dst = append(dst, `{"keys":[`...)
+	for i, name := range names {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendString(dst, name)
+	}
+	return append(dst, "]}"...)
 }
 
 func sendable(v gateway.Value) bool {

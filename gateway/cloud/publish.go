@@ -103,7 +103,7 @@ func (s *Session) explain(lane *lane, err error) error {
 // late. The report after a late one still carries its time, so that the reader
 // sees the time return to now.
 func (s *Session) encode(n *lane, r *gateway.Record, afterLate bool) (packets []packet, late bool, err error) {
-	late = time.Since(r.Time) > lateAfter
+	late = time.Since(r.Time) > lateAfter && r.Known()
 	var payloads [][]byte
 	switch n.up {
 	case EventReport:
@@ -116,7 +116,7 @@ func (s *Session) encode(n *lane, r *gateway.Record, afterLate bool) (packets []
 		}
 	default:
 		key := s.lateTS
-		if !late && !afterLate {
+		if !late && !afterLate || !r.Known() {
 			key = ""
 		}
 		payloads, err = appendReport(nil, *r, key)

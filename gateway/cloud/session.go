@@ -20,6 +20,7 @@ type Config struct {
 	Login gateway.Login // its password in clear
 	Site  string        // for client ids
 	Log   *slog.Logger  // with the user name
+	Ask   []string      // attributes that the platform is asked for after each connect; see Receive
 
 	Streams []string // identifiers of the streams that take downlinks
 }
@@ -29,6 +30,7 @@ type Config struct {
 type Session struct {
 	cloud    gateway.Cloud
 	broker   *url.URL
+	ask      []byte // the payload of attributes_get; nil for none
 	user     string
 	password string
 	clientID string
@@ -92,6 +94,9 @@ func New(c Config) (*Session, error) {
 	}
 	if s.cloud.EventID != "none" {
 		s.eventID = orDefault(s.cloud.EventID, "event_id")
+	}
+	if len(c.Ask) > 0 {
+		s.ask = appendKeys(nil, c.Ask)
 	}
 	s.outage.begin(time.Now())
 	s.lanes = map[gateway.RecordKind]*lane{

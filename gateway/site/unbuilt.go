@@ -14,11 +14,7 @@ import (
 // program does not have yet, with the values that work all the same. Such a key
 // is read and checked like any other, and its first use is a warning. What gets
 // built is taken out here.
-var unbuilt = map[string][]string{
-	"Cloud.on_connect": {"report"},
-	"Cloud.quality":    {"none"},
-	"Cloud.status":     nil,
-}
+var unbuilt = map[string][]string{}
 
 // noteUnbuilt keeps the first use of a key whose feature is not built yet.
 func (l *loader) noteUnbuilt(src *source, t reflect.Type, k, value *yaml.Node) {
