@@ -23,9 +23,8 @@ export function Overview({ s }) {
 }
 
 export function drains(b) {
-  if (b.waiting < 20) return 'nothing held back';
-  if (b.drain_ms > 0) return `empty in ${span(b.drain_ms)}`;
-  return 'held back';
+  if (b.drain_ms > 0) return `up to date in ${span(b.drain_ms)}`;
+  return b.drain_ms < 0 ? 'held back' : 'nothing held back';
 }
 
 const rank = { bad: 0, warn: 1, none: 2, good: 3 };
