@@ -50,6 +50,8 @@ function Bus({ b }) {
       <div><dt>devices</dt><dd>${b.online} <small>of ${b.devices}</small></dd></div>
     </dl>
     ${b.error ? html`<p class="says bad">${b.error}</p>` : b.last_error && html`<p class="says">last lost ${ago(now(), b.last_error_at)} ago: ${b.last_error}</p>`}
+    ${(b.learnt || []).slice(0, 3).map((l) => html`<p class="says">${l.device}: ${l.range} ${l.what} (${l.reason})</p>`)}
+    ${b.learnt?.length > 3 && html`<p class="says">and ${b.learnt.length - 3} more things that its devices refuse</p>`}
   </article>`;
 }
 
