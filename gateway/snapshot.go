@@ -21,7 +21,7 @@ type Snapshot struct {
 
 // Counts are the counters of Stats at a time.
 type Counts struct {
-	Requests, Samples, Overruns, Reports, Confirmed, Merged, TooFast, Quarantined int64
+	Requests, Samples, Overruns, Reports, Confirmed, Merged, TooFast, Quarantined, Downlinks int64
 }
 
 // BusState is how a bus is.
@@ -101,7 +101,7 @@ func (g *Gateway) Snapshot(ctx context.Context) *Snapshot {
 func (s *Stats) counts() Counts {
 	return Counts{
 		Requests: s.Requests.Load(), Samples: s.Samples.Load(), Overruns: s.Overruns.Load(), Reports: s.Reports.Load(),
-		Confirmed: s.Confirmed.Load(), Merged: s.Merged.Load(), TooFast: s.TooFast.Load(), Quarantined: s.Quarantined.Load(),
+		Confirmed: s.Confirmed.Load(), Merged: s.Merged.Load(), TooFast: s.TooFast.Load(), Quarantined: s.Quarantined.Load(), Downlinks: s.Downlinks.Load(),
 	}
 }
 

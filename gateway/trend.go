@@ -18,7 +18,7 @@ type Trend struct {
 const (
 	trendMemory  = 8 << 20 // bytes over all points of a gateway
 	mostSteps    = 1440
-	fewestSteps  = 60
+	fewestSteps  = 2
 	shortestStep = time.Second
 )
 

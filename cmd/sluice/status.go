@@ -105,13 +105,13 @@ func printStatus(out io.Writer, s *web.Status) error {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%.1f\t%.1f\t%.0f %%\t%d\t%d of %d\n",
 			b.Name, b.State, ago(s.Time, b.Since), b.RequestRate, b.ValueRate, 100*b.Utilisation, b.Overruns, b.Online, b.Devices)
 	}
-	fmt.Fprintln(table, "\ncloud\tstate\tsince\twaiting\tpace\tconfirmed by\tconfirmed")
+	fmt.Fprintln(table, "\ncloud\tstate\tsince\twaiting\tto drain\tpace\tconfirmed by\tconfirmed")
 	for _, c := range s.Cloud {
 		state := "connected"
 		if c.Connected.IsZero() {
 			state = "away"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\t%d\n", c.User, state, ago(s.Time, c.Connected), c.Waiting, time.Duration(c.PaceMS)*time.Millisecond, c.Mode, c.Confirmed)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%d\n", c.User, state, ago(s.Time, c.Connected), c.Waiting, drain(c.DrainMS), time.Duration(c.PaceMS)*time.Millisecond, c.Mode, c.Confirmed)
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -122,6 +122,14 @@ func printStatus(out io.Writer, s *web.Status) error {
 		fmt.Fprintln(out, line)
 	}
 	return nil
+}
+
+// drain is a time to drain in words.
+func drain(ms int64) string {
+	if ms < 0 {
+		return "grows"
+	}
+	return (time.Duration(ms) * time.Millisecond).Round(100 * time.Millisecond).String()
 }
 
 // troubles are what is not well, a line each.

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// depths is how many records waited lately, for the plot and the time to drain.
+// depths is how many records waited lately, for the plot.
 type depths struct {
 	mu      sync.Mutex
 	step    time.Duration
@@ -35,23 +35,6 @@ func (d *depths) add(now time.Time, waiting int, size int64) {
 		d.times, d.waiting, d.size = d.times[:n], d.waiting[:n], d.size[:n]
 	}
 	d.times, d.waiting, d.size = append(d.times, now.UnixMilli()), append(d.waiting, waiting), append(d.size, size)
-}
-
-// drain is how many ms the buffer takes to be empty at the speed of the last
-// four steps or fewer; -1 while it does not get emptier.
-func (d *depths) drain(now time.Time, waiting int) int64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if waiting == 0 {
-		return 0
-	}
-	for i := max(0, len(d.times)-4); i < len(d.times); i++ {
-		past := now.UnixMilli() - d.times[i]
-		if fewer := d.waiting[i] - waiting; fewer > 0 && past > 0 {
-			return past * int64(waiting) / int64(fewer)
-		}
-	}
-	return -1
 }
 
 // Watch notes how full the buffer is until ctx ends.

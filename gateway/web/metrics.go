@@ -43,6 +43,11 @@ var (
 	cloudWaiting   = desc("cloud_waiting_records", "Records that wait for the cloud.", "user")
 	cloudPace      = desc("cloud_pace_seconds", "Shortest time between two messages now.", "user")
 
+	reports   = desc("reports_total", "Reports of the field put into the buffer.")
+	confirmed = desc("messages_confirmed_total", "Messages that the cloud confirmed; each may hold several reports.")
+	tooFast   = desc("messages_too_fast_total", "Messages that the cloud ignored because they came too soon.")
+	downlinks = desc("downlinks_total", "Messages of the cloud.")
+
 	bufferWaiting     = desc("buffer_waiting_records", "Records in the buffer.")
 	bufferPending     = desc("buffer_pending_records", "Records in the buffer that are not on disk yet.")
 	bufferSize        = desc("buffer_size_bytes", "Size of the buffer file.")
@@ -76,6 +81,10 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		send(cloudWaiting, prometheus.GaugeValue, float64(c.Waiting), c.User)
 		send(cloudPace, prometheus.GaugeValue, float64(c.PaceMS)/1000, c.User)
 	}
+	send(reports, prometheus.CounterValue, float64(snap.Counts.Reports))
+	send(confirmed, prometheus.CounterValue, float64(snap.Counts.Confirmed))
+	send(tooFast, prometheus.CounterValue, float64(snap.Counts.TooFast))
+	send(downlinks, prometheus.CounterValue, float64(snap.Counts.Downlinks))
 	s.collectBuffer(send, snap)
 }
 

@@ -61,8 +61,10 @@ type Device struct {
 // Cloud is one cloud device: its session and what waits for it.
 type Cloud struct {
 	CloudSession
-	Waiting int   `json:"waiting"`
-	PaceMS  int64 `json:"pace_ms"` // shortest time between two messages now
+	Waiting int       `json:"waiting"`
+	Oldest  time.Time `json:"oldest,omitzero"` // of the records that wait
+	PaceMS  int64     `json:"pace_ms"`         // shortest time between two messages now
+	DrainMS int64     `json:"drain_ms"`        // until nothing older waits; 0 where nothing does, -1 while it does not get less
 }
 
 // Buffer is the store-and-forward buffer.
@@ -72,7 +74,7 @@ type Buffer struct {
 	Pending      int       `json:"pending"` // of them, not on disk yet
 	FileSize     int64     `json:"file_bytes"`
 	MaxSize      int64     `json:"max_bytes"`
-	DrainMS      int64     `json:"drain_ms"` // until nothing waits, at the speed of now; -1 while it does not get less
+	DrainMS      int64     `json:"drain_ms"` // of the cloud device that takes longest
 	Appended     uint64    `json:"appended"` // since the start, as the following
 	Acked        uint64    `json:"acked"`
 	Dropped      uint64    `json:"dropped"`
@@ -153,8 +155,7 @@ func (s *Server) cloudOf(snap *gateway.Snapshot) []Cloud {
 		c := Cloud{CloudSession: session}
 		for _, l := range snap.Lanes {
 			if l.User == session.User {
-				c.Waiting += l.Waiting
-				c.PaceMS = max(c.PaceMS, l.Pace.Milliseconds())
+				c.add(&l)
 			}
 		}
 		out = append(out, c)
@@ -162,11 +163,31 @@ func (s *Server) cloudOf(snap *gateway.Snapshot) []Cloud {
 	return out
 }
 
+// add takes a lane into account.
+func (c *Cloud) add(l *gateway.LaneSnapshot) {
+	c.Waiting += l.Waiting
+	c.PaceMS = max(c.PaceMS, l.Pace.Milliseconds())
+	c.DrainMS = longer(c.DrainMS, l)
+	if c.Oldest.IsZero() || !l.Oldest.IsZero() && l.Oldest.Before(c.Oldest) {
+		c.Oldest = l.Oldest.UTC()
+	}
+}
+
+// longer is the longer of two times to drain, in ms; -1 is for ever.
+func longer(ms int64, l *gateway.LaneSnapshot) int64 {
+	if l.Grows || ms < 0 {
+		return -1
+	}
+	return max(ms, l.Drain.Milliseconds())
+}
+
 func (s *Server) bufferOf(snap *gateway.Snapshot) Buffer {
-	b := snap.Buffer
+	b, drain := snap.Buffer, int64(0)
+	for i := range snap.Lanes {
+		drain = longer(drain, &snap.Lanes[i])
+	}
 	return Buffer{
-		DrainMS: s.depths.drain(snap.Time, b.Waiting),
-		Path:    s.Site.Buffer.Path, Waiting: b.Waiting, Pending: b.Pending, FileSize: b.FileSize, MaxSize: int64(s.Site.Buffer.MaxSize),
+		DrainMS: drain, Path: s.Site.Buffer.Path, Waiting: b.Waiting, Pending: b.Pending, FileSize: b.FileSize, MaxSize: int64(s.Site.Buffer.MaxSize),
 		Appended: b.Appended, Acked: b.Acked, Dropped: b.Dropped.Total(), Quarantined: b.Quarantined, FailingSince: b.FailingSince.UTC(),
 	}
 }

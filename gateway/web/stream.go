@@ -145,6 +145,9 @@ func streamPoint(p *gateway.Point) StreamPoint {
 // tick sends what changed since the last one.
 func (f *feed) tick(ctx context.Context) error {
 	snap := f.server.recent(ctx)
+	if f.known != nil && pointsIn(snap) != len(f.known) {
+		return f.hello(ctx) // a bus that was not seen yet has its computed points now
+	}
 	f.buffer.Reset()
 	f.buffer.WriteString(`event: tick` + "\n" + `data: {"time":`)
 	f.number(snap.Time.UnixMilli())
@@ -179,9 +182,6 @@ func (f *feed) points(snap *gateway.Snapshot) {
 	for _, b := range snap.Buses {
 		for d := range b.Devices {
 			for k := range b.Devices[d].Points {
-				if i == len(f.known) {
-					return // the site is another one: hello comes with the next stream
-				}
 				s, known := &b.Devices[d].Points[k], &f.known[i]
 				at := int64(0)
 				if !s.Time.IsZero() {
@@ -216,6 +216,15 @@ func (f *feed) points(snap *gateway.Snapshot) {
 		f.buffer.WriteByte(']')
 	}
 	f.buffer.WriteByte(']')
+}
+
+func pointsIn(snap *gateway.Snapshot) (n int) {
+	for _, b := range snap.Buses {
+		for i := range b.Devices {
+			n += len(b.Devices[i].Points)
+		}
+	}
+	return n
 }
 
 func (f *feed) point(i int, s *gateway.Sample) {

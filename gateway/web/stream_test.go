@@ -107,26 +107,30 @@ func TestStreamsAreBounded(t *testing.T) {
 	}
 }
 
-func TestTimeToDrain(t *testing.T) {
+func TestDepthsAreBounded(t *testing.T) {
 	d := newDepths(2 * time.Hour)
-	now := time.UnixMilli(1_000_000)
-	if got := d.drain(now, 0); got != 0 {
-		t.Errorf("empty: %d", got)
-	}
-	for i, waiting := range []int{0, 1000, 2000} {
-		d.add(now.Add(time.Duration(i)*depthStep), waiting, 0)
-	}
-	if got := d.drain(now.Add(3*depthStep), 3000); got != -1 {
-		t.Errorf("it grows: %d", got)
-	}
-	if got := d.drain(now.Add(3*depthStep), 1000); got != 5000 { // 1000 in 5 s
-		t.Errorf("it drains: %d ms", got)
-	}
 	for i := range 10_000 {
-		d.add(now.Add(time.Duration(i)*depthStep), i, 0)
+		d.add(time.UnixMilli(0).Add(time.Duration(i)*depthStep), i, 0)
 	}
 	if len(d.times) > 2*d.most || d.most != 1440 {
 		t.Errorf("%d kept of at most %d", len(d.times), d.most)
+	}
+}
+
+// TestTimeToDrainIsTheLongest of the lanes; one that grows takes for ever.
+func TestTimeToDrainIsTheLongest(t *testing.T) {
+	r := newRig(t, gateway.Local{}, nil)
+	at := time.UnixMilli(1000)
+	snap := &gateway.Snapshot{Lanes: []gateway.LaneSnapshot{
+		{User: "press", Waiting: 3, Drain: 2 * time.Second, Oldest: at.Add(time.Second), Pace: time.Second},
+		{User: "press", Waiting: 4, Drain: 5 * time.Second, Oldest: at}, {User: "other"}, {User: "press"},
+	}}
+	if c := r.cloudOf(snap)[0]; c.DrainMS != 5000 || c.Waiting != 7 || !c.Oldest.Equal(at) || c.PaceMS != 1000 {
+		t.Errorf("%+v", c)
+	}
+	snap.Lanes[0].Grows = true
+	if c, b := r.cloudOf(snap)[0], r.bufferOf(snap); c.DrainMS != -1 || b.DrainMS != -1 {
+		t.Errorf("it grows: %+v %+v", c, b)
 	}
 }
 

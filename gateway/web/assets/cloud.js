@@ -9,7 +9,7 @@ export function Cloud({ s }) {
   return html`
     <div class="figures">
       <${Figure} name="Waiting" value=${count(buffer.waiting)} unit=${buffer.waiting === 1 ? 'record' : 'records'} note=${drains(buffer)} />
-      <${Figure} name="Time to drain" value=${buffer.waiting < 20 ? '0 s' : buffer.drain_ms > 0 ? span(buffer.drain_ms) : '–'} note=${buffer.waiting >= 20 && !(buffer.drain_ms > 0) ? 'it does not get less' : 'at the speed of now'} />
+      <${Figure} name="Time to drain" value=${drain(buffer)} note=${buffer.drain_ms < 0 ? 'it does not get less' : buffer.drain_ms ? 'at the speed of now' : 'nothing held back'} />
       <${Figure} name="Buffer file" value=${size(buffer.file_bytes)} note=${buffer.failing_since ? 'can’t be written' : `at most ${size(buffer.max_bytes)}`} state=${buffer.failing_since ? 'bad' : null} />
       <${Figure} name="Lost" value=${count(buffer.dropped)} unit="records" note="since the start" state=${buffer.dropped ? 'warn' : null} />
     </div>
@@ -18,6 +18,8 @@ export function Cloud({ s }) {
       : html`<${Empty} title="No cloud device">The site file names no login.<//>`}<//>
     <${Quarantine} />`;
 }
+
+const drain = (x) => (x.drain_ms < 0 ? '–' : span(x.drain_ms));
 
 function Depth() {
   const [data, set] = useState(null);
@@ -42,7 +44,7 @@ const modes = { puback: 'broker (PUBACK)', response: 'platform’s response', au
 function Session({ c }) {
   const up = !!c.connected;
   return html`<article class="bus" data-user=${c.user}><div class="bus-name"><${Shape} of=${up ? 'good' : 'bad'} /><div><b>${c.user}</b><small>${up ? `connected for ${ago(now(), c.connected)}` : 'no connection'}</small></div></div>
-    <dl><div><dt>waiting</dt><dd>${count(c.waiting)}</dd></div><div><dt>confirmed</dt><dd>${count(c.confirmed)}</dd></div>
+    <dl><div><dt>waiting</dt><dd>${count(c.waiting)}${c.drain_ms && c.oldest ? html` <small>since ${clock(c.oldest)}</small>` : ''}</dd></div><div><dt>to drain</dt><dd>${drain(c)}</dd></div><div><dt>confirmed</dt><dd>${count(c.confirmed)}</dd></div>
       <div><dt>pace</dt><dd>${c.pace_ms ? html`1 <small>per ${span(c.pace_ms)}</small>` : 'free'}</dd></div><div><dt>confirmed by</dt><dd>${modes[c.mode] || c.mode}</dd></div></dl>
     ${c.error && html`<p class="says bad">${c.error}</p>`}</article>`;
 }

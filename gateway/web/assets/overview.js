@@ -23,9 +23,8 @@ export function Overview({ s }) {
 }
 
 export function drains(b) {
-  if (b.waiting < 20) return 'nothing held back';
-  if (b.drain_ms > 0) return `empty in ${span(b.drain_ms)}`;
-  return 'held back';
+  if (b.drain_ms > 0) return `up to date in ${span(b.drain_ms)}`;
+  return b.drain_ms < 0 ? 'held back' : 'nothing held back';
 }
 
 const rank = { bad: 0, warn: 1, none: 2, good: 3 };
@@ -51,6 +50,8 @@ function Bus({ b }) {
       <div><dt>devices</dt><dd>${b.online} <small>of ${b.devices}</small></dd></div>
     </dl>
     ${b.error ? html`<p class="says bad">${b.error}</p>` : b.last_error && html`<p class="says">last lost ${ago(now(), b.last_error_at)} ago: ${b.last_error}</p>`}
+    ${(b.learnt || []).slice(0, 3).map((l) => html`<p class="says">${l.device}: ${l.range} ${l.what} (${l.reason})</p>`)}
+    ${b.learnt?.length > 3 && html`<p class="says">and ${b.learnt.length - 3} more things that its devices refuse</p>`}
   </article>`;
 }
 

@@ -46,6 +46,7 @@ export function Figure({ name, value, unit, note, state }) {
 export function span(ms) {
   if (ms == null || isNaN(ms)) return '–';
   const s = Math.max(0, ms) / 1000;
+  if (s === 0) return '0 s';
   if (s < 10) return s.toFixed(1) + ' s';
   if (s < 100) return Math.round(s) + ' s';
   if (s < 100 * 60) return Math.round(s / 60) + ' min';
