@@ -36,7 +36,8 @@ func traceCommand() *cobra.Command {
 		Short: "Show what goes over a bus: requests, answers and what is wrong with them",
 		Long: `Trace shows the frames of a Modbus bus as they come and go: who is asked for
 what, the registers that came back and how long that took, exceptions by name,
-answers that were damaged, and bytes that nobody waited for.
+answers that were damaged, and bytes that nobody waited for. Of an OPC UA bus it
+shows what is read and written, and what the server tells by itself.
 
 It watches the running gateway of the site. Where none runs, it opens the bus
 itself and polls as the gateway would; it writes nothing to the field. Registers
