@@ -33,6 +33,8 @@ type busLoop struct {
 	trends *trends     // nil where there is no page
 	timer  *time.Timer // of wait
 
+	watchers watchers
+
 	feed     feed                   // what devices say by themselves
 	watching bool                   // the stations are without what is watched
 	gone     atomic.Pointer[string] // why there is no connection, once one could not be made
@@ -259,6 +261,7 @@ func (b *busLoop) step(ctx context.Context, s *station) error {
 	s.queue = s.queue[1:]
 	begin := time.Now()
 	samples, err := b.session.Read(ctx, g.points)
+	b.watchers.told("read", samples, begin, err)
 	if err != nil {
 		return err
 	}

@@ -86,6 +86,7 @@ func (b *busLoop) arrange() {
 // take notes what the devices said by themselves. Several values of a point are
 // looked at one after the other.
 func (b *busLoop) take(samples []Sample) {
+	b.watchers.told("told", samples, time.Time{}, nil)
 	told := make(map[*deviceState]bool)
 	for i := range samples {
 		s := &samples[i]

@@ -70,7 +70,9 @@ func (b *busLoop) fetch(ctx context.Context, points []*Point) error {
 	}
 	flush() // what the pass under way has found, so that no point is in the report twice
 	for _, group := range b.groups(points) {
+		begin := time.Now()
 		samples, err := b.session.Read(ctx, group)
+		b.watchers.told("read", samples, begin, err)
 		if err != nil {
 			return err
 		}

@@ -125,7 +125,9 @@ func (b *busLoop) visit(ctx context.Context, w *writing, wanted context.Context)
 	if v.err = b.last(wanted, w); v.err != nil {
 		return v, 0, nil
 	}
+	begin := time.Now()
 	err := b.session.Write(ctx, w.point, w.value)
+	b.watchers.wrote(w.point, w.value, begin, err)
 	b.stats.Requests.Add(1)
 	var refused *WriteError
 	switch {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"sluice/adapters/modbus/wire"
 	"sluice/gateway"
 )
 
@@ -17,6 +18,8 @@ type Adapter struct {
 	devices []*gateway.Device
 	atlas   *atlas
 	dial    func(context.Context) (io.ReadWriteCloser, error) // one connection
+	tap     wire.Tap
+	watch   watchers
 }
 
 var _ gateway.NewAdapter = func(env gateway.Env, bus *gateway.Bus, devices []*gateway.Device) (gateway.Adapter, error) {

@@ -61,7 +61,7 @@ func closeAll(clients []*wire.Client) error {
 
 // client speaks the bus's framing on a connection.
 func (a *Adapter) client(conn io.ReadWriteCloser) *wire.Client {
-	o := wire.Options{Timeout: a.bus.Timeout, Quiet: a.bus.Quiet, Echo: a.bus.Echo == "local"}
+	o := wire.Options{Timeout: a.bus.Timeout, Quiet: a.bus.Quiet, Echo: a.bus.Echo == "local", Tap: &a.tap}
 	switch a.bus.Type {
 	case "modbus-rtu":
 		line, _ := ParseLine(a.bus.Line) // New has checked it

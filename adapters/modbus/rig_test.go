@@ -94,7 +94,7 @@ func onSlave(t testing.TB, bus *gateway.Bus, devices ...*gateway.Device) (*sessi
 	unit := &slave{}
 	done := make(chan struct{})
 	go func() { defer close(done); unit.serve(far) }()
-	s := newSession(a.(*Adapter), wire.NewRTU(near, wire.Options{Timeout: bus.Timeout, Quiet: time.Millisecond}))
+	s := newSession(a.(*Adapter), wire.NewRTU(near, wire.Options{Timeout: bus.Timeout, Quiet: time.Millisecond, Tap: &a.(*Adapter).tap}))
 	t.Cleanup(func() { s.Close(); far.Close(); <-done })
 	return s, unit
 }

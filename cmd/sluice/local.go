@@ -24,6 +24,7 @@ func newLocal(s *gateway.Site, g *gateway.Gateway, store *buffer.Buffer, session
 		return nil, err
 	}
 	handleBuffer(store, s, server.Handle, server.HandleControl)
+	server.HandleControl("GET /api/trace", serveTrace(g))
 	server.Handle("GET /api/site", web.JSON(newSiteAPI(s).show))
 	return server, nil
 }

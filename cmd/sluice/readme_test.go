@@ -19,6 +19,7 @@ var shownElsewhere = map[string]string{
 	"sluice buffer status --site /etc/sluice/site.yaml":                 "TestBufferCommands",
 	"sluice status --site /etc/sluice/site.yaml":                        "TestStatusOfARunningGateway",
 	"sluice check --trace lastweek.csv site.yaml":                       "TestTraceSaysWhatWouldHaveBeenReported",
+	"sluice trace rs485-1 --site /etc/sluice/site.yaml":                 "TestTraceOfABus",
 	"sluice bench modbus --devices 100":                                 "TestBenchModbus",
 	"sluice browse press3 /Objects --site /etc/sluice/site.yaml --yaml": "TestBrowse",
 }

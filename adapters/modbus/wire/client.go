@@ -21,6 +21,7 @@ const (
 type Options struct {
 	Timeout  time.Duration // response time of a unit, without line time; 0 is 1 s
 	Pipeline int           // requests that DoWindow has in flight, with MBAP framing; 0 is 1
+	Tap      *Tap          // sees what is sent and received; may be nil
 
 	// The rest is for RTU framing.
 	Quiet    time.Duration // silence before a request; 0 is QuietTime, less than 0 none
@@ -62,6 +63,7 @@ type Client struct {
 	flying    []flight
 
 	silentUntil time.Time // RTU: a unit may still be answering
+	told        int       // RTU: bytes received that belong to the last exchange
 	units       map[byte]*unitState
 }
 

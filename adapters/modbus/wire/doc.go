@@ -20,6 +20,8 @@
 // many come by themselves. NewUDP takes one frame in each datagram. Lost, doubled, foreign and damaged ones cost their request
 // its time and no more; only a port where nobody listens is broken. What a network does twice, such as a write, is done twice.
 //
+// A Tap sees what is sent and received, with what was wrong with it and what nobody waited for.
+//
 // Measured on loopback with 125 registers a read and the server in the same process, on one and two cores: MBAP 15 and 18 us a request,
 // bare reading and writing 16 and 16, github.com/simonvetter/modbus 17 and 17 with 9 allocations; RTU over TCP without silence
 // 17 and 26. In windows of 16 requests with a pipeline of 1, 2, 4, 8 and 16: 15, 11.5, 8.3, 6.6 and 5.7 on one core, the server's

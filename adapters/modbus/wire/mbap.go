@@ -20,25 +20,34 @@ func (c *Client) exchangeMBAP(ctx context.Context, r Request) ([]byte, error) {
 	if err := c.send(ctx, c.out, time.Now().Add(r.Timeout)); err != nil {
 		return nil, err
 	}
-	limit := time.Now().Add(r.Timeout)
+	begin := time.Now()
+	c.tap(Sent, &r, begin, c.out, nil, nil)
+	limit := begin.Add(r.Timeout)
 	for {
 		frame, err := c.frameMBAP()
 		if err != nil {
+			c.tap(Failed, &r, begin, c.got[c.used:], nil, err)
 			return nil, err
 		}
 		if frame != nil && binary.BigEndian.Uint16(frame) == c.tid {
-			return acceptMBAP(frame, r)
+			return c.acceptMBAP(frame, &r, begin)
 		}
 		if frame != nil {
+			c.tapDropped(frame, lateMBAP)
 			continue
 		}
 		if ok, err := c.more(ctx, limit); err != nil {
+			c.tap(Failed, &r, begin, nil, nil, err)
 			return nil, err
 		} else if !ok {
-			return nil, c.unansweredMBAP(r)
+			err := c.unansweredMBAP(r)
+			c.tap(Failed, &r, begin, nil, nil, err)
+			return nil, err
 		}
 	}
 }
+
+const lateMBAP = "answer to a request given up"
 
 // frameMBAP takes the next whole frame; nil is none yet. On a stream it counts only if what is known of the bytes behind it can be
 // a frame too: where an answer was cut and others follow, it would end somewhere in those.
@@ -66,7 +75,17 @@ func (c *Client) frameMBAP() ([]byte, error) {
 }
 
 // acceptMBAP checks the frame of the right transaction. No other one will come, so a wrong one needs no more waiting.
-func acceptMBAP(frame []byte, r Request) ([]byte, error) {
+func (c *Client) acceptMBAP(frame []byte, r *Request, begin time.Time) ([]byte, error) {
+	pdu, err := checkMBAP(frame, r)
+	kind := Answer
+	if _, refused := err.(Exception); err != nil && !refused {
+		kind = Failed
+	}
+	c.tap(kind, r, begin, frame, pdu, err)
+	return pdu, err
+}
+
+func checkMBAP(frame []byte, r *Request) ([]byte, error) {
 	pdu := frame[mbapHeader:]
 	h := headOf(r.PDU)
 	switch {

@@ -22,9 +22,13 @@ func (c *Client) exchangeRTU(ctx context.Context, r Request) ([]byte, error) {
 	if err := c.send(ctx, c.out, time.Now().Add(r.Timeout+send)); err != nil {
 		return nil, err
 	}
-	end := time.Now().Add(send)
+	begin := time.Now()
+	c.tap(Sent, &r, begin, c.out, nil, nil)
+	end := begin.Add(send)
 	pdu, err := c.receiveRTU(ctx, r, end.Add(r.Timeout+receive))
+	c.told = len(c.got)
 	if err != nil {
+		c.tap(Failed, &r, begin, c.got, nil, err)
 		// Until its time is over the unit may answer into whatever is sent.
 		c.silentUntil = end.Add(max(r.Timeout, c.o.Hold) + receive)
 		c.unanswered(r)
@@ -32,8 +36,10 @@ func (c *Client) exchangeRTU(ctx context.Context, r Request) ([]byte, error) {
 	}
 	c.answered(r, pdu)
 	if e, ok := exceptionOf(pdu); ok {
+		c.tap(Answer, &r, begin, c.got, nil, e)
 		return nil, e
 	}
+	c.tap(Answer, &r, begin, c.got, pdu, nil)
 	return pdu, nil
 }
 
@@ -49,7 +55,8 @@ func (c *Client) silence(ctx context.Context, r Request) error {
 		if err != nil {
 			return c.fail(false, fmt.Errorf("read: %w", err))
 		}
-		c.got, c.noise = c.got[:0], 0
+		c.tapDropped(c.got[min(c.told, len(c.got)):], "nobody waited for this")
+		c.got, c.noise, c.told = c.got[:0], 0, 0
 		ready := last.Add(quiet)
 		if ready.Before(c.silentUntil) {
 			ready = c.silentUntil

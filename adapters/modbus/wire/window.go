@@ -16,6 +16,7 @@ const MaxPipeline = 64
 type flight struct {
 	tid   uint16
 	index int
+	begin time.Time
 	limit time.Time
 }
 
@@ -97,8 +98,14 @@ func (c *Client) launch(ctx context.Context, requests []Request, next int, each 
 		rest = rest[len(piece):]
 	}
 	now := time.Now()
+	rest := c.out
 	for i := launched; i < len(c.flying); i++ {
-		c.flying[i].limit = now.Add(c.timeout(&requests[c.flying[i].index]))
+		f := &c.flying[i]
+		r := &requests[f.index]
+		f.begin, f.limit = now, now.Add(c.timeout(r))
+		frame := rest[:mbapHeader+len(r.PDU)]
+		rest = rest[len(frame):]
+		c.tap(Sent, r, now, frame, nil, nil)
 	}
 	return next, nil
 }
@@ -130,15 +137,16 @@ func (c *Client) land(requests []Request, each func(int, []byte, error)) error {
 		tid := binary.BigEndian.Uint16(frame)
 		i := slices.IndexFunc(c.flying, func(f flight) bool { return f.tid == tid })
 		if i < 0 {
+			c.tapDropped(frame, lateMBAP)
 			continue
 		}
-		index := c.flying[i].index
+		index, begin := c.flying[i].index, c.flying[i].begin
 		c.flying = slices.Delete(c.flying, i, i+1)
 		if c.swallowed(frame, requests) {
 			return c.fail(true, fmt.Errorf("%w: an answer has another one in it", errOutOfStep))
 		}
 		c.noise = 0
-		pdu, err := acceptMBAP(frame, requests[index])
+		pdu, err := c.acceptMBAP(frame, &requests[index], begin)
 		each(index, pdu, err)
 	}
 }
@@ -175,7 +183,9 @@ func (c *Client) expire(requests []Request, each func(int, []byte, error)) error
 		}
 		r := requests[f.index]
 		r.Timeout = c.timeout(&r)
-		each(f.index, nil, timeoutOf(r))
+		err := timeoutOf(r)
+		c.tap(Failed, &r, f.begin, nil, nil, err)
+		each(f.index, nil, err)
 		return true
 	})
 	return nil
