@@ -65,12 +65,19 @@ func (b *busLoop) devices() []*Device {
 	return devices
 }
 
-// unsubscribe lets go of what a session delivers.
+// unsubscribe takes what a session has to deliver, and lets go of it.
 func (b *busLoop) unsubscribe() {
-	if b.feed.stop != nil {
-		close(b.feed.stop)
+	for b.feed.stop != nil {
+		select {
+		case samples := <-b.feed.deliveries:
+			b.take(samples)
+		case events := <-b.feed.events:
+			b.occur(events)
+		default:
+			close(b.feed.stop)
+			b.feed = feed{}
+		}
 	}
-	b.feed = feed{}
 }
 
 // arrange divides what is polled into stations.

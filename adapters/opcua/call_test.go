@@ -95,6 +95,7 @@ func TestMethodsAreCalledWithTheirOwnTypes(t *testing.T) {
 }
 
 func TestServerEventsArrive(t *testing.T) {
+	withoutRaces(t)
 	t.Parallel()
 	s := startServer(t, serverOptions{})
 	s.line(t)

@@ -43,6 +43,7 @@ func (e *engine) run(ctx context.Context) error {
 		e.handles[it] = uint32(i + 1)
 	}
 	e.waiting = make(map[uint32]*ua.NotificationMessage)
+	defer e.say() // what came before the error, and will not be asked for again
 	if err := e.begin(ctx); err != nil {
 		return err
 	}
@@ -182,7 +183,7 @@ func (e *engine) receive(ctx context.Context, acks *acknowledgements, answers <-
 				return err
 			}
 		}
-		if err := e.checkClock(); err != nil {
+		if err := e.checkClock(ctx); err != nil {
 			return err
 		}
 		if err := e.retry(ctx); err != nil {
@@ -277,8 +278,10 @@ func (e *engine) note(m *ua.NotificationMessage) error {
 		}
 		switch n := data.Value.(type) {
 		case *ua.DataChangeNotification:
+			e.samples = slices.Grow(e.samples, len(n.MonitoredItems))
+			now := time.Now()
 			for _, change := range n.MonitoredItems {
-				e.change(change)
+				e.change(change, now)
 			}
 		case *ua.EventNotificationList:
 			e.say() // what was before
@@ -294,19 +297,19 @@ func (e *engine) note(m *ua.NotificationMessage) error {
 }
 
 // change makes a sample of a value that changed.
-func (e *engine) change(c *ua.MonitoredItemNotification) {
+func (e *engine) change(c *ua.MonitoredItemNotification, now time.Time) {
 	if c == nil || c.Value == nil {
 		return
 	}
 	if c.ClientHandle == clockHandle {
-		e.watch.clock.heard = time.Now()
+		e.watch.clock.heard = now
 		return
 	}
 	if c.ClientHandle == 0 || int(c.ClientHandle) > len(e.watch.items) {
 		return
 	}
 	it := e.watch.items[c.ClientHandle-1]
-	e.samples = append(e.samples, e.sample(it.node, c.Value, time.Time{}))
+	e.samples = append(e.samples, e.sample(it.node, c.Value, time.Time{}, now))
 	if gone[c.Value.Status] && it.why == "" {
 		it.why = statusName(c.Value.Status) // watched anew when the node is back
 	}
@@ -328,17 +331,21 @@ func (e *engine) refuse(it *item, why string) {
 func (e *engine) say() {
 	if len(e.samples) > 0 {
 		e.deliver(e.samples)
-		e.samples = make([]gateway.Sample, 0, len(e.samples))
+		e.samples = nil
 	}
 }
 
 // checkClock tells whether values still flow: the server's clock has to change.
-func (e *engine) checkClock() error {
+// A subscription without values is not taken over by the next session.
+func (e *engine) checkClock(ctx context.Context) error {
 	c := &e.watch.clock
-	if still := time.Since(c.heard); c.id != 0 && still > max(3*e.watch.alive, 5*c.every) {
-		return fmt.Errorf("no value has come for %s, though the server answers", still.Round(time.Second))
+	still := time.Since(c.heard)
+	if c.id == 0 || still <= max(3*e.watch.alive, 5*c.every) {
+		return nil
 	}
-	return nil
+	_, _ = ask[ua.DeleteSubscriptionsResponse](ctx, e.session, &ua.DeleteSubscriptionsRequest{SubscriptionIDs: []uint32{e.watch.id}})
+	e.watch.forget()
+	return fmt.Errorf("no value has come for %s, though the server answers", still.Round(time.Second))
 }
 
 // retry tries again, slowly, what could not be watched.
@@ -404,9 +411,10 @@ func (e *engine) readAgain(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read all points: %w", words(err))
 	}
+	now := time.Now()
 	for i, v := range values {
 		if !e.isNewer(items[i].node, v) {
-			e.samples = append(e.samples, e.sample(items[i].node, v, time.Time{}))
+			e.samples = append(e.samples, e.sample(items[i].node, v, time.Time{}, now))
 		}
 	}
 	return nil

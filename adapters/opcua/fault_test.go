@@ -18,6 +18,7 @@ const recovered = 10 * time.Second
 // connection that is gone, and numbers the one after as if it had not: it can't
 // show that nothing is missed. node-opcua does.
 func TestACutNetwork(t *testing.T) {
+	withoutRaces(t)
 	t.Parallel()
 	s := startLine(t, 0)
 	p := startProxy(t, s.address())
@@ -39,6 +40,7 @@ func TestACutNetwork(t *testing.T) {
 }
 
 func TestABlackHoleIsNoticed(t *testing.T) {
+	withoutRaces(t)
 	t.Parallel()
 	s := startLine(t, 0)
 	p := startProxy(t, s.address())
@@ -64,6 +66,7 @@ func TestABlackHoleIsNoticed(t *testing.T) {
 }
 
 func TestAServerThatStartsAgain(t *testing.T) {
+	withoutRaces(t)
 	t.Parallel()
 	s := startLine(t, 0)
 	p := startProxy(t, s.address())
@@ -88,6 +91,7 @@ func TestAServerThatStartsAgain(t *testing.T) {
 }
 
 func TestANodeThatIsRemovedComesBack(t *testing.T) {
+	withoutRaces(t)
 	t.Parallel()
 	s := startLine(t, 0)
 	w := watchSite(t, counters, "opc.tcp://"+s.address())
@@ -105,6 +109,7 @@ func TestANodeThatIsRemovedComesBack(t *testing.T) {
 }
 
 func TestASubscriptionThatTheServerDrops(t *testing.T) {
+	withoutRaces(t)
 	t.Parallel()
 	s := startLine(t, 0)
 	w := watchSite(t, counters, "opc.tcp://"+s.address())
@@ -120,6 +125,7 @@ func TestASubscriptionThatTheServerDrops(t *testing.T) {
 }
 
 func TestASessionThatTheServerCloses(t *testing.T) {
+	withoutRaces(t)
 	t.Parallel()
 	sessions := make(chan *server.Session, 1)
 	s := startLine(t, 0)

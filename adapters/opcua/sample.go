@@ -19,9 +19,8 @@ type stamp struct {
 }
 
 // sample makes the sample of a point of what its node said, which is not older
-// than since.
-func (s *session) sample(n *node, v *ua.DataValue, since time.Time) gateway.Sample {
-	now := time.Now()
+// than since; it is heard now.
+func (s *session) sample(n *node, v *ua.DataValue, since, now time.Time) gateway.Sample {
 	sample := gateway.Sample{Point: n.point, Time: s.timeOf(n, v, since, now), Quality: gateway.Good}
 	status := v.Status
 	if status>>30 >= 2 {

@@ -168,13 +168,14 @@ func (s *session) Read(ctx context.Context, group []*gateway.Point) ([]gateway.S
 	if err != nil {
 		return s.failRead(ctx, group, err)
 	}
+	now := time.Now()
 	for i, p := range group {
 		n := nodes[i]
 		if n.id == nil {
 			s.samples = append(s.samples, failed(p, "%s", n.why))
 			continue
 		}
-		s.samples = append(s.samples, s.sample(n, values[0], time.Now().Add(-p.Poll)))
+		s.samples = append(s.samples, s.sample(n, values[0], now.Add(-p.Poll), now))
 		values = values[1:]
 	}
 	return s.samples, nil

@@ -19,7 +19,12 @@ import (
 // openPoints opens a session with points of one device.
 func openPoints(t *testing.T, s *plantServer, definitions ...*gateway.Definition) (gateway.Session, []*gateway.Point) {
 	t.Helper()
-	bus := &gateway.Bus{Name: "plc", Type: "opcua", Endpoint: "opc.tcp://" + s.address(), Security: "None", Timeout: 5 * time.Second}
+	return openEndpoint(t, "opc.tcp://"+s.address(), definitions...)
+}
+
+func openEndpoint(t *testing.T, endpoint string, definitions ...*gateway.Definition) (gateway.Session, []*gateway.Point) {
+	t.Helper()
+	bus := &gateway.Bus{Name: "plc", Type: "opcua", Endpoint: endpoint, Security: "None", Timeout: 5 * time.Second}
 	d := &gateway.Device{Name: "line", Profile: &gateway.Profile{Protocol: "opcua", Namespace: plantURI, Mode: "poll"}, Bus: bus}
 	for _, definition := range definitions {
 		definition.Poll = time.Second
