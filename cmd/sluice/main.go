@@ -46,6 +46,6 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), checkCommand(), demoCommand(), profilesCommand(), schemaCommand(), bufferCommand(), statusCommand(), benchCommand(), browseCommand())
+	root.AddCommand(runCommand(), checkCommand(), demoCommand(), profilesCommand(), schemaCommand(), bufferCommand(), statusCommand(), benchCommand(), supportCommand(), browseCommand())
 	return root
 }
