@@ -29,8 +29,7 @@ type account struct {
 }
 
 // newAccount makes the lanes of a username, one for each kind of record.
-func (g *Gateway) newAccount(user string, uplink Uplink) *account {
-	c := &g.config
+func (g *Gateway) newAccount(c *Config, user string) *account {
 	cloud := &c.Site.Cloud
 	a := &account{
 		user: user, bucket: &bucket{pace: pace{interval: cloud.MinInterval}, backlog: cloud.BacklogInterval}, buffer: c.Buffer,
@@ -47,7 +46,7 @@ func (g *Gateway) newAccount(user string, uplink Uplink) *account {
 	}
 	for _, kind := range kinds {
 		a.lanes = append(a.lanes, &lane{
-			name: LaneName(user, kind), user: user, kind: kind, account: a, uplink: uplink, buffer: c.Buffer, bucket: a.bucket, clock: g.clock,
+			name: LaneName(user, kind), user: user, kind: kind, account: a, uplink: c.Uplinks[user], buffer: c.Buffer, bucket: a.bucket, clock: g.clock,
 			gaps: gaps, stats: &g.Stats, log: c.Log.With("user", user),
 		})
 	}

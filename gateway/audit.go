@@ -181,6 +181,6 @@ func ReadAudit(b *buffer.Buffer, since time.Time, fn func(Audit) bool) error {
 // Audit hands over the lines since a time, oldest first, those of this moment
 // too.
 func (g *Gateway) Audit(since time.Time, fn func(Audit) bool) error {
-	g.office.audit.flush()
+	g.office().audit.flush()
 	return ReadAudit(g.config.Buffer, since, fn)
 }

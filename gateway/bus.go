@@ -30,6 +30,7 @@ type busLoop struct {
 	load   load
 	shown  atomic.Pointer[BusSnapshot] // the copy that other goroutines read
 	beat   Beat
+	stop   func()      // ends run, once it has begun
 	trends *trends     // nil where there is no page
 	timer  *time.Timer // of wait
 

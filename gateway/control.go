@@ -18,7 +18,7 @@ type Written struct {
 // Write writes one value to a point through all the checks of a push, and waits
 // for its outcome. Who is ByPage or ByCommandLine.
 func (g *Gateway) Write(ctx context.Context, who, device, point string, value Value) (Written, error) {
-	d := g.office
+	d := g.office()
 	o, p, err := d.find(device, point)
 	if err != nil {
 		return Written{Result: "refused"}, err
@@ -59,7 +59,7 @@ func (v *verdict) result() string {
 
 // Read reads a point at once. A secret one holds ***.
 func (g *Gateway) Read(ctx context.Context, device, point string) (Sample, error) {
-	o, p, err := g.office.find(device, point)
+	o, p, err := g.office().find(device, point)
 	if err != nil {
 		return Sample{}, err
 	}
@@ -79,7 +79,7 @@ func (g *Gateway) Read(ctx context.Context, device, point string) (Sample, error
 // Command runs a command of a device and waits for its outcome: the points it
 // wrote, and those of its reply.
 func (g *Gateway) Command(ctx context.Context, who, device, method string, params []Asked) ([]Attribute, error) {
-	o := g.office.byDevice[device]
+	o := g.office().byDevice[device]
 	if o == nil {
 		return nil, fmt.Errorf("there is no device %s", device)
 	}
@@ -93,7 +93,7 @@ func (g *Gateway) Command(ctx context.Context, who, device, method string, param
 		return nil, fmt.Errorf("%s has no command %s", device, method)
 	}
 	refuse := func(err error) ([]Attribute, error) {
-		g.office.audit.refused(Audit{Who: who, Device: device, Command: method, Reason: err.Error()})
+		g.office().audit.refused(Audit{Who: who, Device: device, Command: method, Reason: err.Error()})
 		return nil, err
 	}
 	with, err := c.weigh(who, params)
@@ -118,7 +118,7 @@ func (g *Gateway) Command(ctx context.Context, who, device, method string, param
 		if r.err != nil {
 			line.Result, line.Reason = "failed", r.err.Error()
 		}
-		g.office.audit.add(line)
+		g.office().audit.add(line)
 		return r.values, r.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -145,7 +145,7 @@ func (g *Gateway) Lock(who, device string) error { return g.setLock(who, device,
 func (g *Gateway) Unlock(who, device string) error { return g.setLock(who, device, false) }
 
 func (g *Gateway) setLock(who, device string, on bool) error {
-	d := g.office
+	d := g.office()
 	if device != "" && d.byDevice[device] == nil {
 		return fmt.Errorf("there is no device %s", device)
 	}
@@ -174,7 +174,7 @@ func (g *Gateway) setLock(who, device string, on bool) error {
 // Locks are the locks in force.
 func (g *Gateway) Locks() []Lock {
 	var all []Lock
-	for _, l := range g.office.locks.all() {
+	for _, l := range g.office().locks.all() {
 		all = append(all, l)
 	}
 	return all

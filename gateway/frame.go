@@ -46,7 +46,8 @@ const traceQueue = 4096
 // Trace gives the frames of a bus until ctx ends. A watcher that is too slow
 // misses some.
 func (g *Gateway) Trace(ctx context.Context, bus string) (<-chan Frame, error) {
-	for _, b := range g.buses {
+	buses, _ := g.loops()
+	for _, b := range buses {
 		if b.bus.Name != bus {
 			continue
 		}

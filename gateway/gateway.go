@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +26,7 @@ type Config struct {
 
 // Gateway polls the buses of a site and publishes what changes.
 type Gateway struct {
+	mu       sync.RWMutex // over what a Reload exchanges: config, buses, accounts, lanes and desk
 	config   Config
 	buses    []*busLoop
 	accounts map[string]*account // by username
@@ -35,38 +34,26 @@ type Gateway struct {
 	clock    *clock
 	book     *rulebook
 	keeper   *keeper
-	office   *office
+	desk     *office
 	Stats    Stats
 
+	reloads chan reload
 	started time.Time
 }
 
 // New makes the adapters of all buses; nothing is opened yet.
 func New(c Config) (*Gateway, error) {
-	g := &Gateway{config: c, clock: newClock(c.Buffer), accounts: make(map[string]*account), started: time.Now()}
+	g := &Gateway{config: c, clock: newClock(c.Buffer), reloads: make(chan reload), started: time.Now()}
 	if err := g.newRulebook(); err != nil {
 		return nil, err
 	}
-	for _, user := range slices.Sorted(maps.Keys(c.Uplinks)) {
-		g.accounts[user] = g.newAccount(user, c.Uplinks[user])
-		g.lanes = append(g.lanes, g.accounts[user].lanes...)
-	}
-	shared, grid := make(map[any]any), time.Now()
-	for i, bus := range c.Site.Buses {
-		devices := c.Site.DevicesOn(bus)
-		if len(devices) == 0 {
-			continue
-		}
-		loop, err := g.newBus(bus, devices, shared)
-		if err != nil {
-			return nil, fmt.Errorf("bus %s: %w", bus.Name, err)
-		}
-		loop.grid = grid.Add(wave(i))
-		g.buses = append(g.buses, loop)
-	}
-	g.keepTrends()
+	g.accounts, g.lanes = g.newAccounts(&g.config)
 	var err error
-	if g.office, err = newOffice(g); err != nil {
+	if g.buses, err = g.newBuses(&g.config, nil); err != nil {
+		return nil, err
+	}
+	g.keepTrends(&g.config, g.buses, nil)
+	if g.desk, err = newOffice(g, &g.config, g.buses); err != nil {
 		return nil, err
 	}
 	return g, nil
@@ -84,19 +71,19 @@ const (
 // wave is how much later than the first one a bus polls.
 func wave(i int) time.Duration { return time.Duration(i/waveSize) * waveShift }
 
-func (g *Gateway) newBus(bus *Bus, devices []*Device, shared map[any]any) (*busLoop, error) {
+func (g *Gateway) newBus(c *Config, bus *Bus, devices []*Device, shared map[any]any) (*busLoop, error) {
 	make, ok := g.config.Adapters[bus.Protocol()]
 	if !ok {
 		return nil, fmt.Errorf("no adapter for type %s", bus.Type)
 	}
 	log := g.config.Log.With("bus", bus.Name)
-	adapter, err := make(Env{Log: log, State: g.config.Buffer, Dir: filepath.Dir(g.config.Site.Buffer.Path), Shared: shared}, bus, devices)
+	adapter, err := make(Env{Log: log, State: g.config.Buffer, Dir: filepath.Dir(c.Site.Buffer.Path), Shared: shared}, bus, devices)
 	if err != nil {
 		return nil, err
 	}
 	loop := newBusLoop(bus, devices, adapter, log, &g.Stats, g.store)
 	loop.reporter.back = g.readBack
-	if name := g.config.Site.Cloud.Quality; name != "none" {
+	if name := c.Site.Cloud.Quality; name != "none" {
 		loop.reporter.quality = name
 	}
 	return loop, loop.installRules(g)
@@ -130,7 +117,7 @@ func (g *Gateway) storeFor(user string, r Record) uint64 {
 		g.config.OnReport(user, r)
 	}
 	g.Stats.Reports.Add(1)
-	if a := g.accounts[user]; a != nil {
+	if a := g.account(user); a != nil {
 		return a.keep(r)
 	}
 	return g.config.Buffer.Append(user, buffer.Attributes, r.Time, AppendRecord(make([]byte, 0, r.size()), &r))
@@ -140,21 +127,29 @@ func (g *Gateway) storeFor(user string, r Record) uint64 {
 func (g *Gateway) Run(ctx context.Context) {
 	var wait sync.WaitGroup
 	// The buses end last: a command that is stopped writes its pulses back.
-	busCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	wait.Go(func() {
-		g.office.run(ctx)
-		stop()
-	})
+	busCtx, stopBuses := context.WithCancel(context.WithoutCancel(ctx))
+	startBus, start := newLaunch(busCtx, &wait), newLaunch(ctx, &wait)
 	for _, b := range g.buses {
-		wait.Go(func() { b.run(busCtx) })
+		b.stop = startBus(b.run)
 	}
 	for _, l := range g.lanes {
-		wait.Go(func() { l.run(ctx) })
+		l.stop = start(l.run)
 	}
 	wait.Go(func() { g.keeper.run(ctx) })
 	wait.Go(func() { g.reportStatus(ctx) })
-	wait.Wait()
-	g.keeper.flush()
+	g.desk.stop = start(g.desk.run)
+	for {
+		select {
+		case r := <-g.reloads:
+			r.done <- g.exchange(startBus, start, r)
+		case <-ctx.Done():
+			g.desk.stop()
+			stopBuses()
+			wait.Wait()
+			g.keeper.flush()
+			return
+		}
+	}
 }
 
 // Logins gives the cloud devices of the site by username: the gateway itself,

@@ -41,6 +41,8 @@ type office struct {
 	pulses *releases
 	out    map[string]*outbox // replies, by user
 
+	stop func() // ends run, once it has begun
+
 	mu   sync.Mutex
 	life context.Context // of what is begun by others than run; nil while it does not run
 	work sync.WaitGroup  // commands under way
@@ -66,10 +68,9 @@ const (
 const validity = 30 * time.Second
 
 // newOffice makes the office of the buses that are made already.
-func newOffice(g *Gateway) (*office, error) {
-	c := &g.config
+func newOffice(g *Gateway, c *Config, buses []*busLoop) (*office, error) {
 	d := &office{
-		site: c.Site, log: c.Log, buffer: c.Buffer, stats: &g.Stats, store: g.store, own: g.ownEvent, buses: g.buses,
+		site: c.Site, log: c.Log, buffer: c.Buffer, stats: &g.Stats, store: g.store, own: g.ownEvent, buses: buses,
 		byDevice: make(map[string]*operator), byUser: make(map[string]*directory), uplinks: make(map[string]Downlinker), out: make(map[string]*outbox),
 	}
 	d.audit = newAudit(c.Buffer, c.Log)
@@ -86,7 +87,7 @@ func newOffice(g *Gateway) (*office, error) {
 	if err != nil {
 		place = time.UTC
 	}
-	for _, b := range g.buses {
+	for _, b := range buses {
 		for _, state := range b.reporter.devices {
 			o, err := newOperator(d, b, state.device, place)
 			if err != nil {

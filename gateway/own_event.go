@@ -7,7 +7,8 @@ import "time"
 // cloud device that d reports as; without a device to the gateway's own, and
 // where it has none to those of the devices in around. Any goroutine may call it.
 func (g *Gateway) ownEvent(kind, name string, severity Severity, d *Device, around []*Device, params ...Attribute) {
-	if !g.config.Site.Cloud.OwnEvents[kind] {
+	site := g.Site()
+	if !site.Cloud.OwnEvents[kind] {
 		return
 	}
 	record := Record{Kind: EventRecord, Time: time.Now(), Name: name, Severity: severity, Values: params}
@@ -17,8 +18,8 @@ func (g *Gateway) ownEvent(kind, name string, severity Severity, d *Device, arou
 	case d != nil:
 		record.Name, note.Device = d.Prefix+name, d.Name
 		to[d.User] = true
-	case g.config.Site.Cloud.Login != nil:
-		to[g.config.Site.Cloud.Login.User] = true
+	case site.Cloud.Login != nil:
+		to[site.Cloud.Login.User] = true
 	default:
 		for _, d := range around {
 			to[d.User] = true

@@ -6,7 +6,7 @@ import "sluice/buffer"
 // waits, and again behind it, so that the last word is right. Older values of
 // these attributes are left out of what is still to be sent.
 func (g *Gateway) readBack(d *Device, r Record) {
-	a := g.accounts[d.User]
+	a := g.account(d.User)
 	behind := a != nil && g.config.Buffer.Len(a.user) > 0
 	seq := g.storeFor(d.User, r)
 	if a == nil {

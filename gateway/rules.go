@@ -25,11 +25,18 @@ type formulaKey struct {
 // newRulebook is for devices of a site. It is used by one goroutine until all
 // rules are made.
 func newRulebook(site *Site, log *slog.Logger) (*rulebook, error) {
+	k := &rulebook{log: log, formulas: map[formulaKey]*formula{}, recent: &recentEvents{}}
+	return k, k.move(site)
+}
+
+// move makes the book one for rules of devices of another site.
+func (k *rulebook) move(site *Site) error {
 	place, err := time.LoadLocation(site.Timezone)
 	if err != nil {
-		return nil, fmt.Errorf("time zone of the site: %w", err)
+		return fmt.Errorf("time zone of the site: %w", err)
 	}
-	return &rulebook{place: place, log: log, formulas: map[formulaKey]*formula{}, recent: &recentEvents{}}, nil
+	k.place = place
+	return nil
 }
 
 // formula compiles an expression of a device; devices of a profile share it,

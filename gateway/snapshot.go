@@ -80,15 +80,16 @@ func (g *Gateway) Snapshot(ctx context.Context) *Snapshot {
 	ctx, cancel := context.WithTimeout(ctx, snapshotWait)
 	defer cancel()
 	var wait sync.WaitGroup
-	for _, b := range g.buses {
+	buses, lanes := g.loops()
+	for _, b := range buses {
 		wait.Go(func() { b.ask(ctx) })
 	}
 	s := &Snapshot{Time: time.Now(), Started: g.started, Buffer: g.config.Buffer.Stats(), Counts: g.Stats.counts()}
-	for _, l := range g.lanes {
+	for _, l := range lanes {
 		s.Lanes = append(s.Lanes, l.show(s.Time))
 	}
 	wait.Wait()
-	for _, b := range g.buses {
+	for _, b := range buses {
 		shown := b.shown.Load()
 		if shown == nil {
 			shown = b.unread()
@@ -128,7 +129,8 @@ func (b *busLoop) ask(ctx context.Context) {
 func (g *Gateway) Raw(ctx context.Context, device, point string) string {
 	ctx, cancel := context.WithTimeout(ctx, snapshotWait)
 	defer cancel()
-	for _, b := range g.buses {
+	buses, _ := g.loops()
+	for _, b := range buses {
 		for _, d := range b.reporter.devices {
 			for _, p := range d.device.Points {
 				if d.device.Name == device && p.ID == point {

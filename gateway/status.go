@@ -9,15 +9,13 @@ import (
 // often as the site says: what it is, and what a person far away wants to know
 // first when values stay out.
 func (g *Gateway) reportStatus(ctx context.Context) {
-	login, every := g.config.Site.Cloud.Login, g.config.Site.Cloud.Status.Every
-	if login == nil || every <= 0 {
-		return
-	}
-	for Sleep(ctx, min(every, statusFirst)) == nil {
-		g.storeFor(login.User, Record{Kind: ReportRecord, Time: time.Now(), Values: g.status(ctx)})
-		if Sleep(ctx, every-min(every, statusFirst)) != nil {
-			return
+	for wait := statusFirst; Sleep(ctx, wait) == nil; {
+		c := &g.Site().Cloud // a reload may have changed it
+		if wait = c.Status.Every; wait <= 0 || c.Login == nil {
+			wait = statusFirst
+			continue
 		}
+		g.storeFor(c.Login.User, Record{Kind: ReportRecord, Time: time.Now(), Values: g.status(ctx)})
 	}
 }
 

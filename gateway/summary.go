@@ -13,7 +13,8 @@ type Summary struct {
 // Summary may be asked for at any time.
 func (g *Gateway) Summary() Summary {
 	s := Summary{Waiting: g.config.Buffer.Stats().Waiting}
-	for _, b := range g.buses {
+	buses, _ := g.loops()
+	for _, b := range buses {
 		for _, d := range b.reporter.devices {
 			s.Devices++
 			if d.up.Load() {

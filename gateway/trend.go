@@ -129,7 +129,8 @@ func (t *trends) of(i int) Trend {
 // Trend is what a point did lately. It tells whether it is kept: not for points
 // that are not there, and not at all where there is no page.
 func (g *Gateway) Trend(device, point string) (Trend, bool) {
-	for _, b := range g.buses {
+	buses, _ := g.loops()
+	for _, b := range buses {
 		if b.trends == nil {
 			continue
 		}
@@ -142,16 +143,22 @@ func (g *Gateway) Trend(device, point string) (Trend, bool) {
 	return Trend{}, false
 }
 
-// keepTrends makes room for the trends of all points, where there is a page.
-func (g *Gateway) keepTrends() {
-	if local := &g.config.Site.Local; local.HTTP == "" || local.HTTP == "none" || local.History <= 0 {
+// keepTrends makes room for the trends of all points but those of kept buses,
+// where there is a page.
+func (g *Gateway) keepTrends(c *Config, buses []*busLoop, kept map[*Bus]*busLoop) {
+	if !c.Site.Local.trends() {
 		return
 	}
 	points := 0
-	for _, b := range g.buses {
+	for _, b := range buses {
 		points += len(b.reporter.states)
 	}
-	for _, b := range g.buses {
-		b.trends = newTrends(b.reporter.devices, points, g.config.Site.Local.History)
+	for _, b := range buses {
+		if kept[b.bus] == nil {
+			b.trends = newTrends(b.reporter.devices, points, c.Site.Local.History)
+		}
 	}
 }
+
+// trends tells whether there is a page that shows any.
+func (l *Local) trends() bool { return l.HTTP != "" && l.HTTP != "none" && l.History > 0 }

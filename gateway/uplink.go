@@ -26,6 +26,7 @@ type lane struct {
 	stats   *Stats
 	log     *slog.Logger
 	beat    Beat
+	stop    func() // ends run, once it has begun
 
 	next       time.Time   // not before this
 	alone      uint64      // up to this number records go out by themselves: something is wrong with one of them

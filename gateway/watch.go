@@ -62,10 +62,11 @@ type Watched struct {
 // tells, so that there can be one Watchdog.
 func (g *Gateway) Watched() []Watched {
 	var all []Watched
-	for _, b := range g.buses {
+	buses, lanes := g.loops()
+	for _, b := range buses {
 		all = append(all, Watched{"bus " + b.bus.Name, b.beat.Turned})
 	}
-	for _, l := range g.lanes {
+	for _, l := range lanes {
 		all = append(all, Watched{"lane " + l.name, l.beat.Turned})
 	}
 	return all

@@ -27,7 +27,7 @@ func benchCommand() *cobra.Command {
 		Use:   "bench",
 		Short: "Measure what the gateway needs on this machine",
 	}
-	cmd.AddCommand(benchModbusCommand(), benchPeerCommand())
+	cmd.AddCommand(benchModbusCommand(), benchLimitsCommand(), benchPeerCommand())
 	return cmd
 }
 
@@ -105,17 +105,24 @@ func (b *modbusBench) run(ctx context.Context, out io.Writer) error {
 }
 
 // site is the site file of the bench; the addresses are filled in later.
-func (b *modbusBench) site() []byte {
+func (b *modbusBench) site() []byte { return b.siteAt("mqtt://127.0.0.1:1", nil) }
+
+// siteAt is the site file of the bench with the addresses of these buses.
+func (b *modbusBench) siteAt(broker string, at []*gateway.Bus) []byte {
 	var y strings.Builder
 	fmt.Fprintf(&y, `version: 1
 site: { name: bench }
-cloud: { url: mqtt://127.0.0.1:1, login: { user: bench, password: bench }, confirm: puback, backlog: replay, min_interval: 0s }
+cloud: { url: "%s", login: { user: bench, password: bench }, confirm: puback, backlog: replay, min_interval: 0s }
 buffer: { path: buffer.db, max_size: 64MB }
 local: { http: none }
 buses:
-`)
+`, broker)
 	for i := range b.devices {
-		fmt.Fprintf(&y, "  bus%d: { type: modbus-tcp, host: 127.0.0.1, port: 1, pipeline: %d }\n", i, b.pipeline)
+		port := "1"
+		if at != nil {
+			port = at[i].Port
+		}
+		fmt.Fprintf(&y, "  bus%d: { type: modbus-tcp, host: 127.0.0.1, port: %s, pipeline: %d }\n", i, port, b.pipeline)
 	}
 	fmt.Fprintf(&y, "profiles:\n  bench:\n    protocol: modbus\n    addressing: protocol\n    table: holding\n    max_gap: auto\n    poll: %s\n    points:\n", short(b.poll))
 	for i := range b.registers {
@@ -221,8 +228,10 @@ func (u usage) print(out io.Writer) {
 }
 
 // memory is a line of this process's status, where the system has it.
-func memory(key string) string {
-	status, err := os.Open("/proc/self/status")
+func memory(key string) string { return memoryOf(os.Getpid(), key) }
+
+func memoryOf(pid int, key string) string {
+	status, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return "unknown"
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -21,5 +23,26 @@ func TestBenchModbus(t *testing.T) {
 	}
 	if out, err := sluice(t, "bench", "modbus", "--devices", "0").CombinedOutput(); exitCode(err) != 2 || !strings.Contains(string(out), "at least 1 device") {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestBenchLimits holds the daemon to bounds that also a loaded machine keeps;
+// the figures that count come from an idle one.
+func TestBenchLimits(t *testing.T) {
+	out, err := sluice(t, "bench", "limits", "--for", "1s").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, points := range []int{100, 10000} {
+		line := regexp.MustCompile(fmt.Sprintf(`(?m)^ *%d +(\d+) ms +[\d.]+ MiB +([\d.]+) MiB +(\d+) ms$`, points)).FindStringSubmatch(string(out))
+		if line == nil {
+			t.Fatalf("no line for %d points:\n%s", points, out)
+		}
+		first, _ := strconv.Atoi(line[1])
+		anonymous, _ := strconv.ParseFloat(line[2], 64)
+		end, _ := strconv.Atoi(line[3])
+		if first > 5000 || anonymous > 64 || end > 2000 {
+			t.Errorf("first value after %d ms, %.1f MiB, end after %d ms", first, anonymous, end)
+		}
 	}
 }

@@ -46,6 +46,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), checkCommand(), demoCommand(), profilesCommand(), schemaCommand(), bufferCommand(), statusCommand(), benchCommand(), browseCommand(), traceCommand())
+	root.AddCommand(runCommand(), checkCommand(), demoCommand(), profilesCommand(), schemaCommand(), bufferCommand(), statusCommand(), benchCommand(),
+		supportCommand(), browseCommand(), traceCommand())
 	return root
 }

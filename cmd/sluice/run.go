@@ -2,18 +2,17 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime/debug"
-	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"sluice/buffer"
 	"sluice/gateway"
-	"sluice/gateway/cloud"
 )
 
 func runCommand() *cobra.Command {
@@ -22,7 +21,9 @@ func runCommand() *cobra.Command {
 		Use:   "run --site FILE",
 		Short: "Run the gateway of a site",
 		Long: `Run polls the field devices of a site, keeps what changes in the buffer and
-publishes it to the cloud, until SIGINT or SIGTERM.
+publishes it to the cloud, until SIGINT or SIGTERM. At SIGHUP it reads the site
+file again: buses and cloud sessions that differ are started anew, the others go
+on, and a file with errors changes nothing.
 
 A site that "sluice check" refuses does not run. Exit code 1 means that the
 site file is wrong, 2 that the program could not start.`,
@@ -36,7 +37,10 @@ site file is wrong, 2 that the program could not start.`,
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), s, log, nil, nil)
+			again := make(chan os.Signal, 1)
+			signal.Notify(again, syscall.SIGHUP)
+			defer signal.Stop(again)
+			return serveAgain(cmd.Context(), s, log, nil, nil, again)
 		},
 	}
 	cmd.Flags().StringVar(&path, "site", "", "site file")
@@ -47,11 +51,16 @@ site file is wrong, 2 that the program could not start.`,
 // serve runs the gateway of a site until ctx ends. adjust, if set, may change
 // what the gateway is made of; started, if set, is handed it when it starts.
 func serve(ctx context.Context, s *gateway.Site, log *slog.Logger, adjust func(*gateway.Config), started func(*gateway.Gateway)) error {
+	return serveAgain(ctx, s, log, adjust, started, nil)
+}
+
+// serveAgain serves, and reads the site file anew at each signal of again.
+func serveAgain(ctx context.Context, s *gateway.Site, log *slog.Logger, adjust func(*gateway.Config), started func(*gateway.Gateway), again <-chan os.Signal) error {
 	store, err := openBuffer(s, log)
 	if err != nil {
 		return err
 	}
-	err = runGateway(ctx, s, store, log, adjust, started)
+	err = runGateway(ctx, s, store, log, adjust, started, again)
 	if closed := store.Close(); err == nil {
 		err = closed
 	}
@@ -69,58 +78,44 @@ func openBuffer(s *gateway.Site, log *slog.Logger) (*buffer.Buffer, error) {
 	return buffer.Open(s.Buffer.Path, options)
 }
 
-func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log *slog.Logger, adjust func(*gateway.Config), started func(*gateway.Gateway)) error {
-	config := gateway.Config{Site: s, Version: version(), Log: log, Buffer: store, Adapters: adapters(), Uplinks: make(map[string]gateway.Uplink)}
-	sessions := make(map[string]*cloud.Session)
-	downlinks := s.Downlinks()
-	for user, login := range s.Logins() {
-		session, err := cloud.New(cloud.Config{
-			Cloud: s.Cloud, Login: login, Site: s.Name, Log: log.With("user", user), Streams: downlinks[user], Ask: s.Writable(user),
-		})
-		if err != nil {
-			return fmt.Errorf("cloud session of %s: %w", user, err)
-		}
-		sessions[user] = session
-		config.Uplinks[user] = session
-	}
-	if adjust != nil {
-		adjust(&config)
-	}
-	g, err := gateway.New(config)
+func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log *slog.Logger, adjust func(*gateway.Config), started func(*gateway.Gateway), again <-chan os.Signal) error {
+	d := &daemon{log: log, store: store, service: newService(log)}
+	sessions, err := d.connect(s)
 	if err != nil {
 		return err
 	}
+	config := gateway.Config{Site: s, Version: version(), Log: log, Buffer: store, Adapters: adapters(), Uplinks: uplinks(sessions)}
+	if adjust != nil {
+		adjust(&config)
+	}
+	if d.gateway, err = gateway.New(config); err != nil {
+		return err
+	}
 
-	service := newService(log)
-	local, err := newLocal(s, g, store, sessions, service.hangs, log)
+	serveLocal, err := d.newLocal(s, sessions)
 	if err != nil {
 		return err
 	}
 	debug.FreeOSMemory() // what loading and compiling left behind
 	if started != nil {
-		started(g)
+		started(d.gateway)
 	}
 	log.Info("sluice runs", "site", s.Name, "buses", len(s.Buses), "devices", len(s.Devices))
 	begin := time.Now()
-	var wait sync.WaitGroup
-	for _, session := range sessions {
-		wait.Go(func() { session.Run(ctx) })
+	d.start(ctx, d.gateway.Run)
+	d.exchange(ctx, sessions)
+	d.local = d.start(ctx, serveLocal)
+	d.service.allow(s)
+	d.start(ctx, func(ctx context.Context) { d.service.run(ctx, d.watched, d.gateway.Summary) })
+	for ctx.Err() == nil {
+		select {
+		case <-again:
+			d.reload(ctx, s.Path)
+		case <-ctx.Done():
+		}
 	}
-	wait.Go(func() { runLocal(ctx, s, local, log) })
-	wait.Go(func() {
-		service.run(ctx, s, func() []gateway.Watched { return watched(g, store, sessions) }, g.Summary)
-	})
-	g.Run(ctx)
-	wait.Wait()
-	log.Info("sluice stops", "after", time.Since(begin).Round(time.Second), "reports", g.Stats.Reports.Load(), "confirmed", g.Stats.Confirmed.Load())
+	d.wait.Wait()
+	stats := &d.gateway.Stats
+	log.Info("sluice stops", "after", time.Since(begin).Round(time.Second), "reports", stats.Reports.Load(), "confirmed", stats.Confirmed.Load())
 	return nil
-}
-
-// watched lists every loop that has to turn.
-func watched(g *gateway.Gateway, store *buffer.Buffer, sessions map[string]*cloud.Session) []gateway.Watched {
-	all := append(g.Watched(), gateway.Watched{Name: "buffer", Turned: store.Turned})
-	for _, session := range sessions {
-		all = append(all, session.Watched())
-	}
-	return all
 }

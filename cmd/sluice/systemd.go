@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
+	systemd "github.com/coreos/go-systemd/v22/daemon"
 
 	"sluice/gateway"
 )
@@ -22,6 +22,7 @@ type service struct {
 	watchdog time.Duration // within which systemd wants to be fed; 0 for no watchdog
 	log      *slog.Logger
 
+	wait atomic.Int64 // with a loop, until it hangs: a time.Duration
 	dog  gateway.Watchdog
 	said string          // the status
 	hung map[string]bool // loops that were logged
@@ -40,11 +41,11 @@ const (
 // is only the log.
 func newService(log *slog.Logger) *service {
 	v := &service{log: log, notify: func(state string) {
-		if _, err := daemon.SdNotify(false, state); err != nil {
+		if _, err := systemd.SdNotify(false, state); err != nil {
 			log.Debug("no word to the service manager", "error", err)
 		}
 	}}
-	interval, err := daemon.SdWatchdogEnabled(false)
+	interval, err := systemd.SdWatchdogEnabled(false)
 	if err != nil {
 		log.Warn("the service manager's watchdog is not understood", "error", err)
 	}
@@ -65,15 +66,27 @@ func widest(s *gateway.Site) time.Duration {
 	return 10*time.Second + 3*longest
 }
 
-// run serves until ctx ends. loops and summary are asked again and again, since
-// a reload changes them.
-func (v *service) run(ctx context.Context, s *gateway.Site, loops func() []gateway.Watched, summary func() gateway.Summary) {
-	v.hung = make(map[string]bool)
+// allow makes the watchdog as patient as a site needs.
+func (v *service) allow(s *gateway.Site) {
 	wait := max(patience, widest(s))
+	v.wait.Store(int64(wait))
 	if least := wait + lastWords; v.watchdog > 0 && v.watchdog < least {
 		v.notify(fmt.Sprintf("WATCHDOG_USEC=%d", least.Microseconds()))
 	}
-	v.notify("READY=1")
+}
+
+// reloading says that a reload begins; ready ends it.
+func (v *service) reloading() {
+	v.notify(systemd.SdNotifyReloading + "\n" + systemd.SdNotifyMonotonicUsec())
+}
+
+func (v *service) ready() { v.notify(systemd.SdNotifyReady) }
+
+// run serves until ctx ends. loops and summary are asked again and again, since
+// a reload changes them.
+func (v *service) run(ctx context.Context, loops func() []gateway.Watched, summary func() gateway.Summary) {
+	v.hung = make(map[string]bool)
+	v.ready()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	var told time.Time
@@ -87,7 +100,7 @@ func (v *service) run(ctx context.Context, s *gateway.Site, loops func() []gatew
 			v.notify("STOPPING=1")
 			return
 		case now := <-look.C:
-			v.look(now, loops(), wait)
+			v.look(now, loops(), time.Duration(v.wait.Load()))
 		}
 	}
 }

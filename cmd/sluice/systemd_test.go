@@ -34,9 +34,10 @@ func TestWatchdogIsFedOnlyWhileAllTurn(t *testing.T) {
 		hung := false
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
+		v.allow(&gateway.Site{Buses: []*gateway.Bus{{Timeout: 20 * time.Second}}})
 		go func() {
 			defer close(done)
-			v.run(ctx, &gateway.Site{Buses: []*gateway.Bus{{Timeout: 20 * time.Second}}}, func() []gateway.Watched {
+			v.run(ctx, func() []gateway.Watched {
 				return []gateway.Watched{{Name: "steady", Turned: steady.Turned}, {Name: "other", Turned: other.Turned}}
 			}, func() gateway.Summary { return gateway.Summary{Devices: 3, Up: 2, Waiting: 17} })
 		}()
@@ -108,6 +109,9 @@ func TestServiceManagerIsTold(t *testing.T) {
 	heard("WATCHDOG=1")
 	heard("STATUS=2 of 2 devices up, 0 records waiting, last confirmed at 2")
 	heard("WATCHDOG=1")
+	run.Process.Signal(syscall.SIGHUP)
+	heard("RELOADING=1\nMONOTONIC_USEC=")
+	heard("READY=1")
 	run.Process.Signal(syscall.SIGTERM)
 	heard("STOPPING=1")
 	if err := run.Wait(); err != nil {

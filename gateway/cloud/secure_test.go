@@ -130,6 +130,7 @@ func TestCertificatesThatProveNothingAreRefused(t *testing.T) {
 	}{
 		{"foreign authority", good, gateway.TLS{CA: foreign.file, ServerName: "cloud.example"}, "certificate signed by unknown authority"},
 		{"the system's authorities", good, gateway.TLS{ServerName: "cloud.example"}, "certificate signed by unknown authority"},
+		{"self-signed", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{foreign.cert.Raw}, PrivateKey: foreign.key}}}, gateway.TLS{CA: ca.file, ServerName: "cloud.example"}, "certificate"},
 		{"another name", good, gateway.TLS{CA: ca.file, ServerName: "other.example"}, "certificate is valid for cloud.example, not other.example"},
 		{"the host's name", good, gateway.TLS{CA: ca.file}, "cannot validate certificate for 127.0.0.1"},
 		{"expired", &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "cloud.example", -time.Hour)}}, gateway.TLS{CA: ca.file, ServerName: "cloud.example"}, "certificate has expired"},

@@ -21,12 +21,7 @@ func Conceal(text string, s *gateway.Site) string {
 	if s == nil {
 		return text
 	}
-	var clear []string
-	for _, at := range secretsOf(s) {
-		if kind, _ := at.secret.Reference(); kind == "" {
-			clear = append(clear, string(*at.secret))
-		}
-	}
+	clear := Secrets(s)
 	slices.SortFunc(clear, func(a, b string) int { return len(b) - len(a) }) // the longer one first, which may hold another
 	for _, secret := range slices.Compact(clear) {
 		text = withoutWord(text, secret)
@@ -43,4 +38,16 @@ func withoutWord(text, word string) string {
 		text = pattern.ReplaceAllString(text, "${1}"+strings.ReplaceAll(stars, "$", "$$")+"${2}")
 	}
 	return text
+}
+
+// Secrets are the passwords and keys of a site: those in clear, and those of
+// the references that were opened.
+func Secrets(s *gateway.Site) []string {
+	var all []string
+	for _, at := range secretsOf(s) {
+		if kind, _ := at.secret.Reference(); kind == "" {
+			all = append(all, string(*at.secret))
+		}
+	}
+	return all
 }
