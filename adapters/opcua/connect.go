@@ -65,6 +65,7 @@ func (a *Adapter) dial(ctx context.Context) (*opcua.Client, error) {
 
 // enter asks for the server's endpoints, chooses one, and opens a session.
 func (a *Adapter) enter(ctx context.Context) (*opcua.Client, error) {
+	a.server = nil
 	client, err := a.newClient(ctx, opcua.SecurityMode(ua.MessageSecurityModeNone))
 	if err != nil {
 		return nil, err

@@ -18,13 +18,14 @@ import (
 // in order, and notices when they stay away.
 type engine struct {
 	*session
-	watch   *watch
-	deliver func([]gateway.Sample)
-	handles map[*item]uint32
-	samples []gateway.Sample                   // gathered, not yet delivered
-	waiting map[uint32]*ua.NotificationMessage // that came before the next in order
-	refresh bool                               // every point is to be read, once the server has caught up
-	retryAt time.Time
+	watch      *watch
+	deliver    func([]gateway.Sample)
+	handles    map[*item]uint32
+	samples    []gateway.Sample                   // gathered, not yet delivered
+	waiting    map[uint32]*ua.NotificationMessage // that came before the next in order
+	overflowed bool                               // was said
+	refresh    bool                               // every point is to be read, once the server has caught up
+	retryAt    time.Time
 }
 
 // outstanding is how many Publish requests the server holds.
@@ -309,11 +310,18 @@ func (e *engine) change(c *ua.MonitoredItemNotification, now time.Time) {
 		return
 	}
 	it := e.watch.items[c.ClientHandle-1]
+	if c.Value.Status&overflow == overflow && !e.overflowed {
+		e.overflowed = true
+		e.env.Log.Warn("the server's queue has overflowed: values of this point, and maybe others, are lost", "device", it.point.Device.Name, "point", it.point.ID)
+	}
 	e.samples = append(e.samples, e.sample(it.node, c.Value, time.Time{}, now))
 	if gone[c.Value.Status] && it.why == "" {
 		it.why = statusName(c.Value.Status) // watched anew when the node is back
 	}
 }
+
+// overflow is in the status of the first value after some that were lost.
+const overflow ua.StatusCode = 0x480
 
 // gone are what a server says of a node that it had.
 var gone = map[ua.StatusCode]bool{ua.StatusBadNodeIDUnknown: true, ua.StatusBadNodeIDInvalid: true}
@@ -392,6 +400,9 @@ func (e *engine) findAgain(ctx context.Context, items []*item) error {
 	}
 	if len(lost) == 0 {
 		return nil
+	}
+	if err := e.session.readNamespaces(ctx); err != nil {
+		return err
 	}
 	return e.session.find(ctx, lost)
 }

@@ -48,6 +48,20 @@ func (s *session) prepare(ctx context.Context) error {
 	return s.resolve(ctx)
 }
 
+// readNamespaces asks anew which namespaces the server has.
+func (s *session) readNamespaces(ctx context.Context) error {
+	values, err := s.read(ctx, []*ua.ReadValueID{readOf(ua.NewNumericNodeID(0, id.Server_NamespaceArray), ua.AttributeIDValue, "")})
+	if err != nil {
+		return fmt.Errorf("ask for the namespaces: %w", words(err))
+	}
+	if namespaces, ok := values[0].Value.Value().([]string); ok {
+		s.finding.Lock()
+		defer s.finding.Unlock()
+		s.namespaces = namespaces
+	}
+	return nil
+}
+
 // readOf is one value or other attribute to read.
 func readOf(node *ua.NodeID, attribute ua.AttributeID, elements string) *ua.ReadValueID {
 	return &ua.ReadValueID{NodeID: node, AttributeID: attribute, IndexRange: elements, DataEncoding: &ua.QualifiedName{}}

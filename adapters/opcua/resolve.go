@@ -76,6 +76,8 @@ func (s *session) namespace(a *Address) (uint16, bool) {
 	if a.URI == "" {
 		return uint16(a.Index), true
 	}
+	s.finding.RLock()
+	defer s.finding.RUnlock()
 	i := slices.Index(s.namespaces, a.URI)
 	return uint16(max(i, 0)), i >= 0
 }

@@ -56,8 +56,11 @@ func (s *session) timeOf(n *node, v *ua.DataValue, since, now time.Time) time.Ti
 	case s.offset.Abs() > clockJitter:
 		t = now.Add(-s.offset)
 	}
-	if !t.After(before.given) {
-		t = before.given.Add(time.Microsecond)
+	if !t.After(before.given) { // the source's clock is behind
+		t = before.given.Add(max(said.Sub(before.source), time.Microsecond))
+		if t.After(now) && now.After(before.given) {
+			t = now
+		}
 	}
 	*n.last = stamp{source: said, given: t}
 	return t

@@ -106,7 +106,10 @@ func (s *session) stayAlive() {
 		select {
 		case <-s.ctx.Done():
 			return
-		case <-ticker.C:
+		case now := <-ticker.C:
+			if s.server != nil {
+				s.warnOfEnd("the server's certificate", s.server, now)
+			}
 			if time.Since(time.Unix(0, s.used.Load())) < every {
 				continue
 			}
