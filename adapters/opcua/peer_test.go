@@ -35,14 +35,14 @@ func counterSite(n int) string {
 	return strings.Replace(peerSite, "POINTS", points.String(), 1)
 }
 
-// watchPeer starts a server whose counters rise every 100 ms, behind a proxy,
+// watchPeer starts a server whose counters rise every 400 ms, behind a proxy,
 // and watches 20 of them.
 func watchPeer(t *testing.T, options ...string) (*peer, *proxy, *watcher) {
 	t.Helper()
-	server := startPeer(t, append([]string{"--counters", "20", "--every", "100"}, options...)...)
+	server := startPeer(t, append([]string{"--counters", "20", "--every", "400"}, options...)...)
 	p := startProxy(t, strings.TrimSuffix(strings.TrimPrefix(server.endpoint, "opc.tcp://"), "/"))
 	w := watchSite(t, counterSite(20), p.endpoint())
-	w.period = 100 * time.Millisecond
+	w.period = 400 * time.Millisecond
 	w.until(t, "first value", "c0", 10*time.Second, isGood)
 	time.Sleep(time.Second)
 	return server, p, w
