@@ -24,8 +24,6 @@ const (
 // connect finds out how the server wants to be spoken to, and opens channel and
 // session.
 func (a *Adapter) connect(ctx context.Context) (*session, error) {
-	ctx, cancel := context.WithTimeout(ctx, connectTime)
-	defer cancel()
 	client, err := a.dial(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", a.bus.Endpoint, err)
@@ -39,25 +37,29 @@ func (a *Adapter) connect(ctx context.Context) (*session, error) {
 }
 
 // dial opens a connection in a goroutine of its own: the library can't be
-// cancelled everywhere. What goes on when ctx has ended is closed by itself.
+// cancelled everywhere. It keeps deadlines, so that only a caller who gives up
+// leaves something behind, which is closed by itself.
 func (a *Adapter) dial(ctx context.Context) (*opcua.Client, error) {
+	limited, cancel := context.WithTimeout(ctx, connectTime)
 	type outcome struct {
 		client *opcua.Client
 		err    error
 	}
 	done := make(chan outcome, 1)
 	go func() {
-		client, err := a.enter(ctx)
+		client, err := a.enter(limited)
 		done <- outcome{client, err}
 	}()
 	select {
 	case o := <-done:
+		cancel()
 		return o.client, o.err
 	case <-ctx.Done():
 		go func() {
 			if o := <-done; o.client != nil {
 				closeClient(o.client, true)
 			}
+			cancel()
 		}()
 		return nil, ctx.Err()
 	}

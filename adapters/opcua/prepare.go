@@ -78,7 +78,15 @@ func (s *session) read(ctx context.Context, nodes []*ua.ReadValueID) ([]*ua.Data
 
 // readAll reads in as many requests as it takes.
 func (s *session) readAll(ctx context.Context, nodes []*ua.ReadValueID) ([]*ua.DataValue, error) {
-	return inChunks(nodes, &s.limits.read, func(chunk []*ua.ReadValueID) ([]*ua.DataValue, error) { return s.read(ctx, chunk) })
+	limit := s.readLimit()
+	return inChunks(nodes, &limit, func(chunk []*ua.ReadValueID) ([]*ua.DataValue, error) { return s.read(ctx, chunk) })
+}
+
+// readLimit is how many nodes go into one Read request.
+func (s *session) readLimit() int {
+	s.finding.RLock()
+	defer s.finding.RUnlock()
+	return s.limits.read
 }
 
 // inChunks divides operations into requests, smaller ones where the server

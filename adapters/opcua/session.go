@@ -136,10 +136,11 @@ func (s *session) Planned() int { return s.planned }
 // Plan puts points of one device into requests as large as the server takes.
 func (s *session) Plan(points []*gateway.Point) [][]*gateway.Point {
 	var groups [][]*gateway.Point
+	limit := s.readLimit()
 	byDevice := make(map[*gateway.Device]int)
 	for _, p := range points {
 		i, ok := byDevice[p.Device]
-		if !ok || len(groups[i]) >= s.limits.read {
+		if !ok || len(groups[i]) >= limit {
 			i = len(groups)
 			byDevice[p.Device] = i
 			groups = append(groups, nil)
@@ -197,7 +198,9 @@ func (s *session) failRead(ctx context.Context, group []*gateway.Point, err erro
 		}
 		reason = fmt.Sprintf("no answer within %s", s.timeout)
 	case tooMuch(err) && len(group) > 1:
+		s.finding.Lock()
 		s.limits.read = max(1, len(group)/2)
+		s.finding.Unlock()
 		s.planned++
 	case !refused(err):
 		return nil, s.losing(ctx, words(err))
