@@ -14,9 +14,9 @@ type Definition struct {
 	Label string `yaml:"label"`
 	// Modbus address as the manual prints it: 30053, 0x2101, holding:0x0012, coil:17.
 	At string `yaml:"at"`
-	// OPC UA node: s="DB"."Var", i=2258, or ns=3;s=…
+	// OPC UA node in the profile's namespace: s="DB"."Var", i=5, g=… or b=…; elsewhere nsu=<uri>;s=… or, in the standard's, ns=0;i=2258. [3] behind it takes one element of an array.
 	Node string `yaml:"node"`
-	// OPC UA browse path: /Objects/Machine/Temp.
+	// OPC UA browse path: /Objects/Machine/Temp. A name may say the index of its namespace, as 3:Temp; [3] at the end takes one element of an array.
 	Browse string `yaml:"browse"`
 	// bool, int8 to int64, uint8 to uint64, float32, float64, bcd16, bcd32, string, bytes, flags or time.
 	Type Type `yaml:"type" oneof:"bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 bcd16 bcd32 string bytes flags time"`

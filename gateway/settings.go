@@ -152,7 +152,7 @@ type Bus struct {
 	Security string `yaml:"security" oneof:"auto None Basic256Sha256/Sign Basic256Sha256/SignAndEncrypt Aes128_Sha256_RsaOaep/Sign Aes128_Sha256_RsaOaep/SignAndEncrypt Aes256_Sha256_RsaPss/Sign Aes256_Sha256_RsaPss/SignAndEncrypt"`
 	// OPC UA user: anonymous (default), { user, password } or { cert, key }.
 	Login BusLogin `yaml:"login"`
-	// The OPC UA server's certificate: file:<path>, or first-use to pin the first one seen.
+	// The OPC UA server's certificate: file:<path>, or first-use to keep the first one seen, as opcua/<bus>.der beside the buffer file.
 	Trust string `yaml:"trust"`
 	// OPC UA session timeout; default 60s.
 	SessionTimeout time.Duration `yaml:"session_timeout"`
