@@ -10,8 +10,8 @@ import (
 	"sluice/gateway"
 )
 
-// peerSite watches some of the counters of a node-opcua server.
-func peerSite(points int) string {
+// faultSite watches some of the counters of a node-opcua server.
+func faultSite(points int) string {
 	var lines strings.Builder
 	for i := range points {
 		fmt.Fprintf(&lines, "\n      c%d: { node: 'ns=1;s=counter%d', type: uint32 }", i, i)
@@ -30,7 +30,7 @@ func TestFaultsOfAForeignServer(t *testing.T) {
 	const watched = 25
 	p := startPeer(t, "--counters", fmt.Sprint(watched), "--every", "200", "--limits", "10")
 	line := startProxy(t, strings.TrimPrefix(p.endpoint, "opc.tcp://"))
-	w := watchSite(t, peerSite(watched), line.endpoint())
+	w := watchSite(t, faultSite(watched), line.endpoint())
 	w.until(t, "first value", "c0", time.Minute, isGood)
 	again := func(t *testing.T, lost int, after time.Time) {
 		t.Helper()
