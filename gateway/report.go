@@ -122,6 +122,9 @@ func (st *pointState) repeats(s *Sample) bool {
 }
 
 func (st *pointState) touch() {
+	if d := st.device; d.touched == nil && st.reportedAt.IsZero() {
+		d.touched = make([]touch, 0, len(d.points)) // the first report is of all of them
+	}
 	st.device.touched = append(st.device.touched, touch{st, st.latest.Value, st.latest.Time, st.heard})
 }
 
@@ -260,7 +263,7 @@ func (r *reporter) flush(d *deviceState) { r.flushTo(d, r.take) }
 func (r *reporter) flushTo(d *deviceState, take func(*Device, Record)) {
 	quality := r.qualityOf(d)
 	if len(d.touched)+len(quality) == 0 {
-		d.touched = nil // the first report of a device is of all its points, the later ones are short
+		d.touched, r.values = nil, nil // after the first report they are short
 		return
 	}
 	report := Record{Kind: ReportRecord, Values: r.values[:0]}
