@@ -140,7 +140,12 @@ func TestTrendAndHistoryAreServed(t *testing.T) {
 	r.await(t, func() bool {
 		_, body, _ := r.ask(t, "GET", "/api/trend?device=press&point=speed", "")
 		trend := decode[Trend](t, body)
-		return len(trend.Times) > 0 && trend.High[0] != nil && *trend.High[0] > *trend.Low[0]
+		for i := range trend.Times { // the first step may be too short for two values
+			if trend.High[i] != nil && *trend.High[i] > *trend.Low[i] {
+				return true
+			}
+		}
+		return false
 	})
 	if _, body, _ := r.ask(t, "GET", "/api/trend?device=press&point=pin", ""); decode[Trend](t, body).Low[0] != nil {
 		t.Errorf("a secret has a trend: %s", body)
