@@ -25,12 +25,9 @@ func newLocal(s *gateway.Site, g *gateway.Gateway, store *buffer.Buffer, session
 	}
 	handleBuffer(store, s, server.Handle, server.HandleControl)
 	server.HandleControl("GET /api/trace", serveTrace(g))
-	handleAudit(g.Audit, server.Handle)
+	handleAudit(g.Audit, server.HandleControl)
 	handleLocks(runningLocks{g}, server.Handle, server.HandleControl)
-	handleField(g, gateway.ByCommandLine, server.HandleControl)
-	if s.Local.WriteTest {
-		handleField(g, gateway.ByPage, server.HandlePage)
-	}
+	handleRead(g, server.HandleControl)
 	server.Handle("GET /api/site", web.JSON(newSiteAPI(s).show))
 	return server, nil
 }
