@@ -44,7 +44,7 @@ type held struct {
 func (l *lane) takeLatest(ctx context.Context) []message {
 	for ctx.Err() == nil {
 		Turn(ctx)
-		records, stored := l.reports()
+		records, stored := l.reports(batch)
 		if len(records) == 0 {
 			return l.heldAlone()
 		}

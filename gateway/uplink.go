@@ -53,6 +53,7 @@ type message struct {
 
 const (
 	batch        = 1000 // records taken at once: the most that one message merges
+	batchFew     = 50   // records taken at first
 	alarmsWithin = 100  // events that are searched for an alarm
 	retryAtLeast = 100 * time.Millisecond
 	refusedWait  = time.Second
@@ -165,16 +166,28 @@ func (l *lane) take(ctx context.Context) []message {
 }
 
 // reports are the oldest reports, without what was written since.
-func (l *lane) reports() ([]Record, []buffer.Record) {
-	records, stored := l.peek(batch)
+func (l *lane) reports(limit int) ([]Record, []buffer.Record) {
+	records, stored := l.peek(limit)
 	l.stats.LeftOut.Add(int64(l.account.strip(records, stored)))
 	return records, stored
 }
 
 func (l *lane) takeReports(ctx context.Context) []message {
-	records, stored := l.reports()
+	// A slot seldom holds many reports: only where it does, more are read.
+	for limit := batchFew; ; limit = batch {
+		messages, more := l.slot(ctx, limit)
+		if !more || limit == batch {
+			return messages
+		}
+	}
+}
+
+// slot gives the messages of the next slot, as far as it is within the oldest
+// reports; more tells that there may be others in it.
+func (l *lane) slot(ctx context.Context, limit int) (messages []message, more bool) {
+	records, stored := l.reports(limit)
 	if len(records) == 0 {
-		return l.heldAlone()
+		return l.heldAlone(), false
 	}
 	slot := 2 * l.bucket.interval()
 	if l.late(records[0].Time) {
@@ -183,15 +196,15 @@ func (l *lane) takeReports(ctx context.Context) []message {
 	alone := stored[0].Seq <= l.alone
 	switch {
 	case l.doubt.probes() && len(records) > 1:
-		return l.probe(records, stored)
+		return l.probe(records, stored), false
 	case alone && l.held != nil:
-		return l.heldAlone()
+		return l.heldAlone(), false
 	case alone:
-		return single(records[:1], stored)
+		return single(records[:1], stored), false
 	case l.account.backlog == latest && (l.held != nil || l.behind(records[0].Time)):
-		return l.takeLatest(ctx)
+		return l.takeLatest(ctx), false
 	case slot == 0:
-		return single(records, stored)
+		return single(records, stored), len(records) == limit
 	}
 	n := 1
 	for n < len(records) && records[n].Time.Sub(records[0].Time).Abs() < slot {
@@ -201,7 +214,7 @@ func (l *lane) takeReports(ctx context.Context) []message {
 	if l.account.all && l.account.backlog == stream {
 		m.older = records[:n-1]
 	}
-	return []message{m}
+	return []message{m}, n == limit
 }
 
 func (l *lane) takeInOrder() []message {

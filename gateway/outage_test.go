@@ -1,0 +1,125 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/buffer"
+)
+
+// shop is a platform of one username that notes which readings it gets.
+type shop struct {
+	online   func() bool
+	next     map[string]int64 // by attribute, the reading that is due; those before have arrived
+	lost     int              // readings that were passed over
+	doubled  int
+	messages int
+}
+
+func (s *shop) Await(ctx context.Context, _ RecordKind, _ bool) error {
+	for !s.online() {
+		if Sleep(ctx, time.Second) != nil {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (s *shop) Publish(_ context.Context, records []Record) (int, error) {
+	for i := range records {
+		if !s.online() {
+			return i, ErrLost
+		}
+		s.messages++
+		for _, a := range records[i].Values {
+			n, due := a.Value.Int(), s.next[a.Name]
+			if n < due {
+				s.doubled++
+			} else {
+				s.lost += int(n - due)
+				s.next[a.Name] = n + 1
+			}
+		}
+	}
+	return len(records), nil
+}
+
+// TestEightHoursWithoutACloud: 20 devices at 1 s. Everything arrives once and in
+// order, the field notices nothing, and the backlog drains at no less than 90 %
+// of the rate that is allowed. The control, a reading that was never sent, must
+// be found out.
+func TestEightHoursWithoutACloud(t *testing.T) {
+	if os.Getenv("CI") == "" {
+		t.Skip("takes half a minute of processor time: set CI=true")
+	}
+	const devices, outage, allowed = 20, 8 * time.Hour, 250 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		s := &shop{next: map[string]int64{}, online: func() bool { return time.Since(start) < time.Minute || time.Since(start) > time.Minute+outage }}
+		store, err := buffer.Open(newBuffer(t), buffer.Options{Gaps: true, MaxSize: 512 << 20, Flush: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer store.Close()
+		bus := &Bus{Name: "b", Type: "field", Offline: Offline{After: 3, Probe: time.Second, ProbeMax: time.Second}}
+		site := &Site{Cloud: Cloud{Backlog: replay, BacklogInterval: allowed, MinInterval: 400 * time.Millisecond}, Buses: []*Bus{bus}}
+		for i := range devices {
+			d := device("d", &Definition{ID: fmt.Sprint("n", i), Poll: time.Second})
+			d.Bus, d.User, d.Profile, d.Unit = bus, "u", &Profile{}, i+1
+			site.Devices = append(site.Devices, d)
+		}
+		g, err := New(Config{Site: site, Log: slog.New(slog.DiscardHandler), Buffer: store, Uplinks: map[string]Uplink{"u": s},
+			Adapters: map[string]NewAdapter{"field": func(Env, *Bus, []*Device) (Adapter, error) { return ticker{}, nil }}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { g.Run(ctx); close(ended) }()
+		time.Sleep(time.Minute + outage)
+		waiting, messages, begin := store.Stats().Waiting, s.messages, time.Now()
+		for store.Stats().Waiting > 2*devices {
+			if time.Sleep(10 * time.Second); time.Since(begin) > outage {
+				t.Fatalf("%d wait after twice the outage", store.Stats().Waiting)
+			}
+		}
+		took := time.Since(begin)
+		rate := float64(s.messages-messages) / float64(took/allowed)
+		time.Sleep(10500 * time.Millisecond)
+		cancel()
+		<-ended
+		arrived := 0
+		for _, n := range s.next {
+			arrived += int(n)
+		}
+		t.Logf("%d reports waited and took %v to drain, at %.0f %% of the allowed rate; %d lost, %d doubled, %d polls skipped", waiting, took, 100*rate, s.lost, s.doubled, g.Stats.Overruns.Load())
+		if waiting < devices*int(outage/time.Second)*99/100 || s.lost > 0 || s.doubled > 0 || g.Stats.Overruns.Load() > 0 || rate < 0.9 {
+			t.Error("that is not good enough")
+		}
+		if put, left := int(g.Stats.Reports.Load()), store.Stats().Waiting; put-left != arrived {
+			t.Errorf("%d were put in, %d are left, %d arrived", put, left, arrived)
+		}
+		s.Publish(t.Context(), []Record{{Values: []Attribute{{"n0", IntValue(s.next["n0"] + 1)}}}})
+		if s.lost != 1 {
+			t.Errorf("the control: the shop misses %d readings where it is 1", s.lost)
+		}
+	})
+}
+
+// ticker is a bus whose points count their readings.
+type ticker map[string]int64
+
+func (f ticker) Open(context.Context) (Session, error)      { return ticker{}, nil }
+func (f ticker) Plan(points []*Point) [][]*Point            { return [][]*Point{points} }
+func (f ticker) Write(context.Context, *Point, Value) error { return nil }
+func (f ticker) Close() error                               { return nil }
+func (f ticker) Read(_ context.Context, group []*Point) ([]Sample, error) {
+	n := f[group[0].ID]
+	f[group[0].ID]++
+	return []Sample{{Point: group[0], Time: time.Now(), Quality: Good, Value: IntValue(n)}}, nil
+}
