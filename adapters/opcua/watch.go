@@ -57,8 +57,9 @@ type clockItem struct {
 	heard time.Time
 }
 
-// clockHandle is the client handle of the server's clock.
-const clockHandle = math.MaxUint32
+// clockHandle is the client handle of the server's clock. node-opcua makes 0 of
+// the largest number.
+const clockHandle = math.MaxInt32
 
 // Subscribe begins to watch points in the background.
 func (s *session) Subscribe(_ context.Context, points []*gateway.Point, deliver func([]gateway.Sample)) error {
