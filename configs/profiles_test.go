@@ -16,6 +16,7 @@ import (
 	library "github.com/simonvetter/modbus"
 
 	"sluice/adapters/modbus"
+	"sluice/adapters/opcua"
 	"sluice/adapters/sim"
 	"sluice/gateway"
 )
@@ -24,7 +25,8 @@ import (
 func read(t *testing.T, bus *gateway.Bus, devices []*gateway.Device) []gateway.Sample {
 	t.Helper()
 	devices = slices.DeleteFunc(slices.Clone(devices), func(d *gateway.Device) bool { return d.Bus != bus || d.Disabled })
-	adapter, err := modbus.New(gateway.Env{Log: slog.New(slog.DiscardHandler)}, bus, devices)
+	make := map[string]gateway.NewAdapter{"modbus": modbus.New, "opcua": opcua.New}[bus.Protocol()]
+	adapter, err := make(gateway.Env{Log: slog.New(slog.DiscardHandler), Dir: t.TempDir()}, bus, devices)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,8 +98,8 @@ func TestEveryProfileIsReadBackFromASimulatedDevice(t *testing.T) {
 	}
 }
 
-func TestModbusExamplesAreReadFromSimulatedDevices(t *testing.T) {
-	for _, path := range []string{"demo.yaml", "energy-meter.yaml", "pump-drive.yaml"} {
+func TestExamplesAreReadFromSimulatedDevices(t *testing.T) {
+	for _, path := range []string{"demo.yaml", "energy-meter.yaml", "moulding-machine.yaml", "pump-drive.yaml"} {
 		t.Run(stem(path), func(t *testing.T) {
 			loaded, _ := load(t, path)
 			_, there := simulate(t, loaded)

@@ -178,4 +178,28 @@ func TestBrowseAForeignServer(t *testing.T) {
 	if len(s.Devices[0].Points) < 100 {
 		t.Errorf("%d points of %d nodes", len(s.Devices[0].Points), tree.Nodes)
 	}
+	readWell(t, s, p.endpoint)
+}
+
+// readWell reads all points of a site: every type of the conformance space. Its
+// times hold none, and some of its numbers are out of the ranges it gives them.
+func readWell(t *testing.T, s *gateway.Site, endpoint string) {
+	t.Helper()
+	s.Buses[0].Endpoint, s.Buses[0].Timeout = endpoint, 10*time.Second
+	adapter, err := opcua.New(gateway.Env{Log: slog.New(slog.DiscardHandler)}, s.Buses[0], s.Devices)
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := adapter.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	for id, sample := range readPoints(t, session, s.Devices[0].Points) {
+		none := sample.Point.Type == gateway.Time && strings.HasPrefix(sample.Reason, "no value")
+		beyond := sample.Point.Plausible != nil && strings.HasPrefix(sample.Reason, "implausible")
+		if sample.Quality != gateway.Good && !none && !beyond {
+			t.Errorf("%s (%s %s): %v: %s", id, sample.Point.Node, sample.Point.Type, sample.Quality, sample.Reason)
+		}
+	}
 }

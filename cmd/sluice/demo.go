@@ -27,6 +27,7 @@ import (
 
 const (
 	calm     = 3 * time.Second  // from the first value to the outage
+	quiet    = 2 * time.Second  // in which the outage waits for a moment with nothing on its way
 	outage   = 10 * time.Second // how long the broker is away
 	shortest = 20 * time.Second // that a demo can take: calm, outage and draining
 )
@@ -171,6 +172,7 @@ func (d *demo) show(ctx context.Context, end <-chan time.Time) {
 	defer tick.Stop()
 	first := (<-chan struct{})(d.first)
 	var away, back <-chan time.Time
+	var latest time.Time // for the outage
 	up := true
 	defer func() {
 		if !up {
@@ -184,9 +186,13 @@ func (d *demo) show(ctx context.Context, end <-chan time.Time) {
 		case <-end:
 			return
 		case <-first:
-			first, away = nil, time.After(calm)
+			first, away, latest = nil, time.After(calm), time.Now().Add(calm+quiet)
 			d.line(up)
 		case <-away:
+			if d.waiting() > 0 && time.Now().Before(latest) {
+				away = time.After(time.Millisecond) // what is cut off before its confirmation comes twice
+				continue
+			}
 			away, back, up = nil, time.After(outage), false
 			d.print("%6.1f s  the broker goes away for %v\n", d.elapsed(), outage)
 			d.twin.Stop()
@@ -251,7 +257,11 @@ func (d *demo) print(format string, args ...any) {
 func (d *demo) introduce() {
 	d.print("Simulated field devices, a broker and the gateway between them, all in this process:\n\n")
 	for _, device := range d.site.Devices {
-		d.print("  %-6s %s, %d points: %s, unit %d\n", device.Name, device.Profile.Label, len(device.Points), device.Bus.Type, device.Unit)
+		unit := ""
+		if device.Unit != 0 {
+			unit = fmt.Sprintf(", unit %d", device.Unit)
+		}
+		d.print("  %-6s %s, %d points: %s%s\n", device.Name, device.Profile.Label, len(device.Points), device.Bus.Type, unit)
 	}
 	d.print("\nIts local page is open meanwhile: http://%s\n", d.site.Local.HTTP)
 	d.print("\n    time  broker  measured  delivered  waiting  what the cloud shows\n")
