@@ -108,7 +108,7 @@ func TestFaultsOfAForeignServer(t *testing.T) {
 }
 
 // all waits for another good value of every point.
-func (w *watcher) all(t *testing.T, limit time.Duration) time.Duration {
+func (w *watcher) all(t testing.TB, limit time.Duration) time.Duration {
 	t.Helper()
 	begin := time.Now()
 	seen := make(map[string]int)

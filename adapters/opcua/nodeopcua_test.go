@@ -20,7 +20,7 @@ import (
 // peer is a node-opcua server: another maker's, in another process and
 // language. testdata/node-opcua/server.js says what it can do.
 type peer struct {
-	t        *testing.T
+	t        testing.TB
 	endpoint string
 	commands io.Writer
 	answers  chan map[string]any // closed when it has ended
@@ -29,7 +29,7 @@ type peer struct {
 
 // startPeer starts a server until the end of the test, which is skipped where
 // node or its packages are missing; in CI that is an error.
-func startPeer(t *testing.T, options ...string) *peer {
+func startPeer(t testing.TB, options ...string) *peer {
 	t.Helper()
 	home, _ := os.UserHomeDir()
 	modules := cmp.Or(os.Getenv("SLUICE_NODE_MODULES"), filepath.Join(home, ".cache", "sluice", "node_modules"))

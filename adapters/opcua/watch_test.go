@@ -66,11 +66,17 @@ func (l *lockedLog) String() string {
 }
 
 // watchSite watches the points of a site until the test ends.
-func watchSite(t *testing.T, text, endpoint string) *watcher {
+func watchSite(t testing.TB, text, endpoint string) *watcher {
+	t.Helper()
+	return watchWithin(t, text, endpoint, 2*time.Second)
+}
+
+// watchWithin does it with a server that may take that long to answer.
+func watchWithin(t testing.TB, text, endpoint string, timeout time.Duration) *watcher {
 	t.Helper()
 	loaded := parse(t, text)
 	bus := loaded.Buses[0]
-	bus.Endpoint, bus.Timeout = endpoint, 2*time.Second
+	bus.Endpoint, bus.Timeout = endpoint, timeout
 	w := &watcher{samples: make(map[string][]gateway.Sample)}
 	for _, d := range loaded.Devices {
 		w.points = append(w.points, d.Points...)
@@ -179,7 +185,7 @@ func isGood(s gateway.Sample) bool { return s.Quality == gateway.Good }
 
 // missed counts the numbers that are missing in a point that counts, and what
 // is not in order.
-func (w *watcher) missed(t *testing.T, id string) (missing, backwards int64) {
+func (w *watcher) missed(t testing.TB, id string) (missing, backwards int64) {
 	t.Helper()
 	var last *gateway.Sample
 	for _, s := range w.of(id) {

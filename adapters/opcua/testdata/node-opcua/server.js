@@ -92,10 +92,10 @@ function serverOptions() {
   return o;
 }
 
-function addCounter(nodeId, name) {
+function addCounter(nodeId, name, folder) {
   const space = server.engine.addressSpace;
   const counter = space.getOwnNamespace().addVariable({
-    organizedBy: space.rootFolder.objects,
+    organizedBy: folder ?? space.rootFolder.objects,
     browseName: name,
     nodeId,
     dataType: "UInt32",
@@ -117,8 +117,13 @@ async function start() {
     const { build_address_space_for_conformance_testing: build } = require("node-opcua-address-space-for-conformance-testing");
     await build(server.engine.addressSpace);
   }
+  let folder; // a new one for each hundred: node-opcua is slow with large ones
   for (let i = 0; i < Number(options.counters); i++) {
-    addCounter(`s=counter${i}`, `counter${i}`);
+    if (i % 100 === 0) {
+      const space = server.engine.addressSpace;
+      folder = space.getOwnNamespace().addFolder(space.rootFolder.objects, { browseName: `counters${i}` });
+    }
+    addCounter(`s=counter${i}`, `counter${i}`, folder);
   }
   await server.start();
   port = server.endpoints[0].port;
