@@ -62,6 +62,9 @@ func (p *part) put(v gateway.Value) error {
 	if p.point.Count > 0 {
 		elements = raw.List()
 	}
+	if len(elements) != p.width() {
+		return fmt.Errorf("%d values, the point has %d", len(elements), p.width())
+	}
 	return p.node.store(p.first, elements)
 }
 
@@ -120,8 +123,8 @@ func (n *node) keep(first, count int) {
 		}
 		p.written = true
 		for _, other := range p.shows {
-			if v, quality, _ := p.value(); quality == gateway.Good && other.put(v) == nil {
-				other.node.keep(other.first, other.width())
+			if v, quality, _ := p.value(); quality == gateway.Good && other != p && other.put(v) == nil {
+				other.written = true
 			}
 		}
 	}

@@ -237,7 +237,7 @@ func TestValuesAreThoseOfTheSite(t *testing.T) {
 			t.Errorf("%s is %v (%v), want %v", x.point, got, err, x.set)
 		}
 	}
-	if devices.Set("m1", "mode", gateway.TextValue("nonsense")) == nil || devices.Set("m1", "i8", gateway.IntValue(300)) == nil {
+	if devices.Set("m1", "recipe", gateway.ListValue([]gateway.Value{gateway.IntValue(1)})) == nil || devices.Set("m1", "mode", gateway.TextValue("nonsense")) == nil || devices.Set("m1", "i8", gateway.IntValue(300)) == nil {
 		t.Error("what does not fit was set")
 	}
 	if v, _ := devices.Get("m2", "mode"); v.String() == "auto" {
