@@ -23,6 +23,9 @@ type Config struct {
 	// OnReport, if set, sees each report just before the buffer takes it; it is
 	// called from the bus goroutines, must return at once and keep nothing of it.
 	OnReport func(user string, r Record)
+	// Quiet keeps reports, events and streams to itself: for a gateway that only
+	// reads and writes a point for the command line.
+	Quiet bool
 }
 
 // Gateway polls the buses of a site and publishes what changes.
@@ -112,6 +115,9 @@ func (g *Gateway) store(d *Device, r Record) { g.storeFor(d.User, r) }
 
 // storeFor puts a record of a username into the buffer, and gives its number there.
 func (g *Gateway) storeFor(user string, r Record) uint64 {
+	if g.config.Quiet {
+		return 0
+	}
 	if r.Kind != ReportRecord {
 		class := buffer.Attributes
 		if r.Kind == EventRecord {

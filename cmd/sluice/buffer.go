@@ -87,6 +87,8 @@ func withBufferFile(s *gateway.Site, log io.Writer, do func(*control) error) err
 	}
 	mux := http.NewServeMux()
 	handleBuffer(b, s, mux.Handle, mux.Handle)
+	handleAudit(func(since time.Time, fn func(gateway.Audit) bool) error { return gateway.ReadAudit(b, since, fn) }, mux.Handle)
+	handleLocks(storedLocks{b, s}, mux.Handle, mux.Handle)
 	return errors.Join(do(inProcess(mux)), b.Close())
 }
 

@@ -46,6 +46,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), checkCommand(), demoCommand(), profilesCommand(), schemaCommand(), bufferCommand(), statusCommand(), benchCommand(), browseCommand())
+	root.AddCommand(runCommand(), checkCommand(), demoCommand(), profilesCommand(), schemaCommand(), bufferCommand(), statusCommand(), benchCommand(), browseCommand(),
+		readCommand(), writeCommand(), auditCommand(), lockCommand(true), lockCommand(false))
 	return root
 }

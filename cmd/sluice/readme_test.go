@@ -19,6 +19,10 @@ var shownElsewhere = map[string]string{
 	"sluice buffer status --site /etc/sluice/site.yaml":                 "TestBufferCommands",
 	"sluice status --site /etc/sluice/site.yaml":                        "TestStatusOfARunningGateway",
 	"sluice check --trace lastweek.csv site.yaml":                       "TestTraceSaysWhatWouldHaveBeenReported",
+	"sluice read press-3 setpoint --site /etc/sluice/site.yaml":         "TestTheCloudWritesToTheField",
+	"sluice write press-3 setpoint 35 --site /etc/sluice/site.yaml":     "TestTheCloudWritesToTheField",
+	"sluice lock --site /etc/sluice/site.yaml":                          "TestTheCloudWritesToTheField",
+	"sluice audit --since 24h --json --site /etc/sluice/site.yaml":      "TestTheCloudWritesToTheField",
 	"sluice bench modbus --devices 100":                                 "TestBenchModbus",
 	"sluice browse press3 /Objects --site /etc/sluice/site.yaml --yaml": "TestBrowse",
 }

@@ -87,6 +87,9 @@ func (s *Server) Handle(pattern string, h http.Handler) {
 	s.control.Handle(pattern, h)
 }
 
+// HandlePage adds a handler to the page only.
+func (s *Server) HandlePage(pattern string, h http.Handler) { s.page.Handle(pattern, h) }
+
 // HandleControl adds a handler to the control socket only.
 func (s *Server) HandleControl(pattern string, h http.Handler) { s.control.Handle(pattern, h) }
 
