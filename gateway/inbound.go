@@ -101,18 +101,33 @@ func (s *Site) Downlinks() map[string][]string {
 // on_connect: apply the points with restore take it, through all the checks of
 // a push; all others are reported as they are.
 func (d *office) state(ctx context.Context, dir *directory, m *Downlink) {
-	if d.site.Cloud.OnConnect != "apply" || fitness(m) != nil {
+	if fitness(m) != nil {
 		return
 	}
-	var values []Asked
 	for _, v := range m.Values {
-		if p := dir.points[v.Name]; p != nil && p.Restore && p.Access == "rw" {
-			values = append(values, v)
+		p := dir.points[v.Name]
+		switch {
+		case p == nil || p.Access != "rw":
+		case p.Restore && d.site.Cloud.OnConnect == "apply":
+			one := *m // one refused value is no reason against the others
+			one.Kind, one.Values = PushDownlink, []Asked{v}
+			d.push(ctx, dir, &one)
+		default:
+			d.byDevice[p.Device.Name].owe(p)
 		}
 	}
-	for _, v := range values { // one refused value is no reason against the others
-		one := *m
-		one.Kind, one.Values = PushDownlink, []Asked{v}
-		d.push(ctx, dir, &one)
+}
+
+// Writable are the names of the points, by user, that the cloud may write and
+// the field can be compared with.
+func (s *Site) Writable() map[string][]string {
+	all := make(map[string][]string)
+	for _, d := range s.Devices {
+		for _, p := range d.Points {
+			if !d.Disabled && p.Access == "rw" && !p.Secret {
+				all[d.User] = append(all[d.User], p.Name)
+			}
+		}
 	}
+	return all
 }

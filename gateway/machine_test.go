@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -23,7 +24,7 @@ type machine struct {
 	mu     sync.Mutex
 	memory map[string]Value
 	wrote  []string // "point=value"
-	reads  int
+	polls  int      // reads of many points
 	// Faults; nil is none.
 	onWrite func(p *Point, v Value) error // in place of the write; errDone goes on with it
 	onRead  func(p *Point) (reason string)
@@ -45,14 +46,24 @@ func (m *machine) set(point string, v Value)       { m.mu.Lock(); m.memory[point
 func (m *machine) get(point string) Value          { m.mu.Lock(); defer m.mu.Unlock(); return m.memory[point] }
 func (m *machine) fail(change func())              { m.mu.Lock(); change(); m.mu.Unlock() }
 
+// work takes the time of a request.
+func (m *machine) work() {
+	m.mu.Lock()
+	takes := m.takes
+	m.mu.Unlock()
+	time.Sleep(takes)
+}
+
 func (m *machine) Read(_ context.Context, group []*Point) ([]Sample, error) {
-	time.Sleep(m.takes)
+	m.work()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.lost != nil {
 		return nil, m.lost
 	}
-	m.reads++
+	if len(group) > 4 {
+		m.polls++
+	}
 	var samples []Sample
 	for _, p := range group {
 		s := Sample{Point: p, Time: time.Now(), Quality: Good, Value: m.memory[p.ID]}
@@ -72,7 +83,7 @@ func (m *machine) Read(_ context.Context, group []*Point) ([]Sample, error) {
 }
 
 func (m *machine) Write(_ context.Context, p *Point, v Value) error {
-	time.Sleep(m.takes)
+	m.work()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.lost != nil {
@@ -361,4 +372,17 @@ func want(t *testing.T, what, got, wanted string) {
 	if got != wanted {
 		t.Errorf("%s:\n got  %s\n want %s", what, got, wanted)
 	}
+}
+
+func copyFile(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path += ".copy"
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

@@ -130,7 +130,7 @@ type traffic struct {
 }
 
 const (
-	taskShare = 0.07
+	taskShare = 0.05
 	mostTasks = 250 * time.Millisecond // that may be taken before it is paid off
 )
 

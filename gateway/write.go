@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +21,8 @@ type writing struct {
 	force  bool             // write what the point shows already: a pulse, a heartbeat, a stop
 	blind  bool             // don't read the point before: a stop goes out at once
 	still  func() error     // whether writing is allowed at that moment; may be nil
+
+	sending atomic.Bool // set before the time is looked at for the last time
 }
 
 // verdict is what became of a writing.
@@ -85,6 +88,7 @@ func (b *busLoop) attempt(ctx context.Context, w *writing) (v verdict, wait time
 		wait time.Duration
 	}
 	result := make(chan visit, 1)
+	w.sending.Store(false)
 	begun, err := b.do(ctx, func(busCtx context.Context, b *busLoop) error {
 		var r visit
 		var lost error
@@ -98,7 +102,8 @@ func (b *busLoop) attempt(ctx context.Context, w *writing) (v verdict, wait time
 	default:
 	}
 	// The bus is within a request of this task still: it may be the write.
-	return verdict{sent: begun, unknown: begun, err: err}, 0
+	sent := begun && w.sending.Load()
+	return verdict{sent: sent, unknown: sent, err: err}, 0
 }
 
 // visit is attempt on the bus's goroutine; nothing is written after the end of
@@ -145,6 +150,7 @@ func (b *busLoop) visit(ctx context.Context, w *writing, wanted context.Context)
 
 // last is asked when nothing stands between the value and the device any more.
 func (b *busLoop) last(wanted context.Context, w *writing) error {
+	w.sending.Store(true)
 	if wanted.Err() != nil {
 		return context.Cause(wanted)
 	}

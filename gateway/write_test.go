@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -133,4 +134,61 @@ func TestASecretIsNowhere(t *testing.T) {
 		}
 		want(t, "writes", p.machine.writes(), "code=4711 code=4712")
 	})
+}
+
+// TestNothingIsWrittenAfterItsTime: the read before the write takes longer than
+// the push is valid.
+func TestNothingIsWrittenAfterItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.machine.fail(func() { p.machine.takes = 31 * time.Second })
+		p.push("req", true)
+		time.Sleep(2 * time.Minute)
+		want(t, "writes", p.machine.writes(), "")
+		if lines := p.lines(); len(lines) != 1 || !strings.Contains(lines[0], " refused ") {
+			t.Errorf("audit: %q", lines)
+		}
+	})
+}
+
+// TestAFloodOfCommandsLeavesThePollsAlone is scoreboard C3 on a bus that polls
+// without a pause. Negative control: without its share the polls starve.
+func TestAFloodOfCommandsLeavesThePollsAlone(t *testing.T) {
+	flood := func(t *testing.T, commands bool) (polls, written int) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newHall(t, func(s *Site) {
+				for _, pt := range s.Devices[0].Points {
+					pt.Poll = 5 * time.Millisecond
+				}
+			})
+			defer p.stop()
+			p.machine.fail(func() { p.machine.polls = 0 })
+			for i := range 10_000 {
+				if commands {
+					p.command(fmt.Sprint(i), "key", "code", i%10_000)
+				}
+				time.Sleep(time.Millisecond)
+			}
+			p.machine.mu.Lock()
+			polls, written = p.machine.polls, len(p.machine.wrote)
+			p.machine.mu.Unlock()
+			if n := len(p.office.ledger.entries); n > ledgerMost {
+				t.Errorf("the ledger holds %d commands", n)
+			}
+			if !commands {
+				return
+			}
+			if replies := p.replies(time.Second); !strings.Contains(replies, "busy: the bus has no time left for writes") {
+				t.Error("nobody is told that the bus is busy")
+			}
+		})
+		return polls, written
+	}
+	before, _ := flood(t, false)
+	polls, written := flood(t, true)
+	t.Logf("10 s: %d polls, with 1,000 commands a second %d (%.1f %%), %d of them written", before, polls, 100*float64(polls)/float64(before), written)
+	if float64(polls) < 0.9*float64(before) || written < 10 {
+		t.Errorf("%d of %d polls are left, %d commands carried out", polls, before, written)
+	}
 }

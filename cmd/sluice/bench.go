@@ -27,7 +27,7 @@ func benchCommand() *cobra.Command {
 		Use:   "bench",
 		Short: "Measure what the gateway needs on this machine",
 	}
-	cmd.AddCommand(benchModbusCommand(), benchPeerCommand())
+	cmd.AddCommand(benchModbusCommand(), benchCommandCommand(), benchPeerCommand())
 	return cmd
 }
 

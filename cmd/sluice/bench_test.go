@@ -23,3 +23,16 @@ func TestBenchModbus(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// TestBenchCommand only looks whether it measures: how long depends on what else
+// the machine does.
+func TestBenchCommand(t *testing.T) {
+	t.Parallel()
+	out, err := sluice(t, "bench", "command", "--devices", "2", "--registers", "20", "--for", "1s").CombinedOutput()
+	if err != nil && exitCode(err) != 1 {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if !regexp.MustCompile(`commands +\d{2}, 0 failed, 0 not written in time\narrival to register median [\d.]+.s, p99`).Match(out) {
+		t.Errorf("%s", out)
+	}
+}

@@ -72,9 +72,9 @@ func openBuffer(s *gateway.Site, log *slog.Logger) (*buffer.Buffer, error) {
 func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log *slog.Logger, adjust func(*gateway.Config), started func(*gateway.Gateway)) error {
 	config := gateway.Config{Site: s, Log: log, Buffer: store, Adapters: adapters(), Uplinks: make(map[string]gateway.Uplink)}
 	sessions := make(map[string]*cloud.Session)
-	downlinks := s.Downlinks()
+	downlinks, writable := s.Downlinks(), s.Writable()
 	for user, login := range s.Logins() {
-		session, err := cloud.New(cloud.Config{Cloud: s.Cloud, Login: login, Site: s.Name, Log: log.With("user", user), Streams: downlinks[user]})
+		session, err := cloud.New(cloud.Config{Cloud: s.Cloud, Login: login, Site: s.Name, Log: log.With("user", user), Streams: downlinks[user], Keys: writable[user]})
 		if err != nil {
 			return fmt.Errorf("cloud session of %s: %w", user, err)
 		}

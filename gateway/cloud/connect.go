@@ -36,6 +36,7 @@ func (s *Session) connect(ctx context.Context) (up time.Duration, err error) {
 		return 0, err
 	}
 	go l.write()
+	s.inquire(ctx, l)
 	s.offer(l)
 	s.stay(ctx, l)
 	select {

@@ -143,6 +143,25 @@ func (s *Session) Connected() bool {
 	return s.current != nil
 }
 
+// inquire asks the platform for its view of the attributes, before anything
+// else goes out. Nobody waits for the answer.
+func (s *Session) inquire(ctx context.Context, l *link) {
+	if len(s.keys) == 0 {
+		return
+	}
+	payload := []byte(`{"keys":[`)
+	for i, key := range s.keys {
+		if i > 0 {
+			payload = append(payload, ',')
+		}
+		payload = gateway.AppendJSONString(payload, key)
+	}
+	if payload = append(payload, "]}"...); len(payload) > MaxMessage {
+		payload = []byte(`{"keys":[]}`) // all of them
+	}
+	_ = l.hand(ctx, &message{topic: AttributesGet.Topic(s.user), payload: payload, link: l, sent: make(chan struct{})})
+}
+
 // asked reads an object of names and values.
 func (r *reader) asked() []gateway.Asked {
 	var all []gateway.Asked

@@ -22,6 +22,7 @@ type Config struct {
 	Log   *slog.Logger  // with the user name
 
 	Streams []string // identifiers of the streams that take downlinks
+	Keys    []string // attributes that the platform is asked for after each connect
 }
 
 // Session is the connection of one username to the cloud, with one Run and one
@@ -42,6 +43,7 @@ type Session struct {
 	lanes     map[gateway.RecordKind]*lane
 	inbound   []subscription
 	down      *downlinks
+	keys      []string
 	confirmed atomic.Uint64
 	retained  atomic.Uint64
 
@@ -81,7 +83,7 @@ func New(c Config) (*Session, error) {
 	}
 	s := &Session{
 		cloud: c.Cloud, broker: broker, user: c.Login.User, password: string(c.Login.Password), log: c.Log,
-		window: 100, pace: c.Cloud.MinInterval, limits: standard, up: make(chan struct{}), down: newDownlinks(),
+		window: 100, pace: c.Cloud.MinInterval, limits: standard, up: make(chan struct{}), down: newDownlinks(), keys: c.Keys,
 	}
 	s.cloud.Keepalive = orDefault(s.cloud.Keepalive, 15*time.Second)
 	s.cloud.ConfirmTimeout = orDefault(s.cloud.ConfirmTimeout, 5*time.Second)

@@ -15,9 +15,8 @@ import (
 // is read and checked like any other, and its first use is a warning. What gets
 // built is taken out here.
 var unbuilt = map[string][]string{
-	"Cloud.on_connect": {"report"},
-	"Cloud.quality":    {"none"},
-	"Cloud.status":     nil,
+	"Cloud.quality": {"none"},
+	"Cloud.status":  nil,
 }
 
 // noteUnbuilt keeps the first use of a key whose feature is not built yet.

@@ -1,0 +1,198 @@
+package gateway
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestAPulseHasTwoHalves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.command("1", "pulse")
+		want(t, "reply", p.replies(time.Second), "1 pulse ok req=false")
+		want(t, "writes", p.machine.writes(), "req=true req=false")
+		if p.stored(pulsesBucket) != 0 {
+			t.Error("a pulse is left on disk")
+		}
+	})
+}
+
+// stored counts the values of a bucket of the state.
+func (p *hall) stored(bucket string) (n int) {
+	if err := p.store.Scan(bucket, "", func(string, []byte) bool { n++; return true }); err != nil {
+		p.t.Error(err)
+	}
+	return n
+}
+
+// crash ends the gateway as a power cut does: what it would still write on its
+// way out does not reach the field.
+func (p *hall) crash() {
+	p.machine.fail(func() { p.machine.lost = errors.New("power cut") })
+	p.stop()
+	p.machine.fail(func() { p.machine.lost = nil })
+}
+
+func TestAPulseIsReleasedAfterARestart(t *testing.T) {
+	for name, c := range map[string]struct {
+		command, point string
+		change         func(*hall)
+		down           time.Duration
+		writes         string
+		stuck          bool
+	}{
+		"still the pulse":        {command: "hold", point: "req", writes: "req=true req=false"},
+		"long after":             {command: "hold", point: "req", down: time.Hour, writes: "req=true req=false"},
+		"somebody else was here": {command: "hold", point: "req", change: func(p *hall) { p.machine.set("req", BoolValue(false)) }, writes: "req=true"},
+		"blind, soon":            {command: "blink", point: "blind", down: time.Second, writes: "blind=true blind=false"},
+		"blind, late":            {command: "blink", point: "blind", down: 20 * time.Second, writes: "blind=true", stuck: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newHall(t, nil)
+				p.command("1", c.command)
+				for p.machine.writes() == "" {
+					time.Sleep(time.Millisecond)
+				}
+				p.crash()
+				if c.change != nil {
+					c.change(p)
+				}
+				time.Sleep(c.down)
+				p.begin()
+				defer func() { p.stop() }()
+				time.Sleep(12 * time.Second)
+				want(t, "writes", p.machine.writes(), c.writes)
+				if got := strings.Contains(p.events(), "pulse_stuck point="+c.point); got != c.stuck {
+					t.Errorf("pulse_stuck: %v", got)
+				}
+				if p.stored(pulsesBucket) != 0 {
+					t.Error("a pulse is left on disk")
+				}
+			})
+		})
+	}
+}
+
+func TestAPulseIsReleasedWhenTheUnitIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.command("1", "hold")
+		time.Sleep(time.Second)
+		p.machine.fail(func() { p.machine.lost = errors.New("no route to host") })
+		reply := p.replies(2 * time.Minute)
+		if !strings.HasPrefix(reply, "1 hold: ") || !strings.Contains(reply, "release of req") {
+			t.Errorf("reply %s", reply)
+		}
+		want(t, "while it is gone", p.machine.writes(), "req=true")
+		p.machine.fail(func() { p.machine.lost = nil })
+		time.Sleep(time.Minute)
+		want(t, "afterwards", p.machine.writes(), "req=true req=false")
+	})
+}
+
+// TestNoLateWrites is scoreboard C2: a field that is gone while a command runs.
+func TestNoLateWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.command("1", "slow") // waits 3 s, then writes
+		time.Sleep(time.Second)
+		p.machine.fail(func() { p.machine.lost = errors.New("no route to host") })
+		reply := p.replies(31 * time.Second)
+		if !strings.HasPrefix(reply, "1 slow: ") {
+			t.Errorf("reply %q", reply)
+		}
+		begin := time.Now()
+		p.command("2", "start")
+		if reply := p.replies(10 * time.Millisecond); !strings.HasPrefix(reply, "2 start: the bus is down") || time.Since(begin) > 20*time.Millisecond {
+			t.Errorf("where the bus is known to be down: %q", reply)
+		}
+		p.machine.fail(func() { p.machine.lost = nil })
+		time.Sleep(2 * time.Minute)
+		want(t, "late writes", p.machine.writes(), "")
+	})
+}
+
+func TestAHeartbeatBeatsAndStopsWhenLocked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, func(s *Site) {
+			s.Devices[0].Heartbeat = &Heartbeat{Point: "again", Every: time.Second, Values: []string{"0", "1"}}
+		})
+		defer p.stop()
+		time.Sleep(3500 * time.Millisecond)
+		want(t, "writes", p.machine.writes(), "again=0 again=1 again=0 again=1")
+		if err := p.Lock(ByCommandLine, "pump"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		want(t, "locked", p.machine.writes(), "again=0 again=1 again=0 again=1")
+		if err := p.Unlock(ByCommandLine, "pump"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		if got := strings.Count(p.machine.writes(), "again"); got != 6 {
+			t.Errorf("%d beats", got)
+		}
+		if lines := p.lines(); len(lines) != 4 { // lock, stops, unlock, beats
+			t.Errorf("audit: %q", lines)
+		}
+	})
+}
+
+func TestOnConnectApplyWritesOnlyWhatMayBeRestored(t *testing.T) {
+	for _, policy := range []string{"apply", "report"} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newHall(t, func(s *Site) { s.Cloud.OnConnect = policy })
+			defer p.stop()
+			p.wire.down <- Downlink{Kind: StateDownlink, Arrived: time.Now(), Values: asked("setpoint", 45, "req", true, "nothing", 1, "fault_code", 9)}
+			time.Sleep(time.Second)
+			writes, reports := "setpoint=45", "req=false | setpoint=45"
+			if policy == "report" {
+				writes, reports = "", "setpoint=30 | req=false"
+			}
+			want(t, policy, p.machine.writes(), writes)
+			got := p.wire.take(&p.wire.reports)
+			if got != reports && got != "setpoint=45 | req=false" {
+				t.Errorf("%s reports %s, want %s", policy, got, reports)
+			}
+			p.wire.down <- Downlink{Kind: StateDownlink, Arrived: time.Now(), Values: asked("setpoint", 62)}
+			time.Sleep(time.Second)
+			want(t, "out of range", p.machine.writes(), writes)
+		})
+	}
+}
+
+// TestACommandOfACrashIsUnknown: it was begun, and nobody knows how far it came.
+func TestACommandOfACrashIsUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		p.command("9", "slow")
+		time.Sleep(time.Second)
+		// The file as it is in the middle of the command.
+		p.wire.mu.Lock()
+		p.wire.offline = true
+		p.wire.mu.Unlock()
+		if err := p.store.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		copyOf := copyFile(t, p.path)
+		p.stop()
+		p.path = copyOf
+		p.wire.mu.Lock()
+		p.wire.offline = false
+		p.wire.mu.Unlock()
+		p.begin()
+		defer func() { p.stop() }()
+		verdict := "9 slow: unknown outcome: the gateway was restarted while the command was under way"
+		want(t, "verdict", p.replies(time.Second), verdict)
+		p.command("9", "slow")
+		want(t, "again", p.replies(5*time.Second), verdict)
+		want(t, "writes", p.machine.writes(), "")
+	})
+}
