@@ -10,8 +10,8 @@ import (
 
 // Written is what became of a write.
 type Written struct {
-	Old    Value  // directly before, None where it was not read
-	New    Value  // read back, None where it can't be
+	Old    Value  // directly before, None where it was not read; *** of a secret point
+	New    Value  // read back, None where it can't be; *** of a secret point
 	Result string // done, refused, failed or unknown
 }
 
@@ -38,7 +38,11 @@ func (g *Gateway) Write(ctx context.Context, who, device, point string, value Va
 	select {
 	case outcomes := <-job.done:
 		r := outcomes[0]
-		return Written{Old: r.old, New: r.real, Result: r.result()}, r.err
+		w := Written{Old: r.old, New: r.real, Result: r.result()}
+		if p.Secret {
+			w.Old, w.New = TextValue("***"), TextValue("***")
+		}
+		return w, r.err
 	case <-ctx.Done():
 		return Written{Result: "unknown"}, ctx.Err()
 	}

@@ -78,7 +78,7 @@ func (b *commandBench) run(ctx context.Context, out io.Writer) error {
 		found.Print(os.Stderr)
 		return errFound
 	}
-	peer, err := startPeer(ctx, path, false)
+	peer, err := load.startPeer(ctx, path)
 	if err != nil {
 		return err
 	}

@@ -32,8 +32,8 @@ type fieldAnswer struct {
 	Reason  string    `json:"reason,omitempty"`
 }
 
-// handleField adds reading and writing a point out of turn.
-func handleField(g *gateway.Gateway, who string, add func(pattern string, h http.Handler)) {
+// handleRead adds reading a point out of turn.
+func handleRead(g *gateway.Gateway, add func(pattern string, h http.Handler)) {
 	add("POST /api/read", web.JSON(func(r *http.Request) (any, error) {
 		q, err := readField(r)
 		if err != nil {
@@ -45,6 +45,10 @@ func handleField(g *gateway.Gateway, who string, add func(pattern string, h http
 		}
 		return fieldAnswer{Value: text(s.Value), Unit: s.Point.Unit, Quality: s.Quality.String(), Time: s.Time.UTC(), Reason: s.Reason}, nil
 	}))
+}
+
+// handleWrite adds writing, for a gateway that has no page: that brings its own.
+func handleWrite(g *gateway.Gateway, add func(pattern string, h http.Handler)) {
 	add("POST /api/write", web.JSON(func(r *http.Request) (any, error) {
 		q, err := readField(r)
 		if err != nil {
@@ -53,7 +57,7 @@ func handleField(g *gateway.Gateway, who string, add func(pattern string, h http
 		if q.Value == nil {
 			return nil, &web.Error{Status: http.StatusBadRequest, Text: "a write needs a value"}
 		}
-		w, err := g.Write(r.Context(), who, q.Device, q.Point, gateway.TextValue(*q.Value))
+		w, err := g.Write(r.Context(), gateway.ByCommandLine, q.Device, q.Point, gateway.TextValue(*q.Value))
 		answer := fieldAnswer{Old: text(w.Old), New: text(w.New), Result: w.Result}
 		if err != nil {
 			answer.Reason = err.Error()

@@ -149,7 +149,8 @@ func withField(ctx context.Context, s *gateway.Site, log *slog.Logger, do func(*
 	ended := make(chan struct{})
 	go func() { g.Run(ctx); close(ended) }()
 	mux := http.NewServeMux()
-	handleField(g, gateway.ByCommandLine, mux.Handle)
+	handleRead(g, mux.Handle)
+	handleWrite(g, mux.Handle)
 	err = do(inProcess(mux))
 	stop()
 	<-ended

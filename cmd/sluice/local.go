@@ -24,12 +24,9 @@ func newLocal(s *gateway.Site, g *gateway.Gateway, store *buffer.Buffer, session
 		return nil, err
 	}
 	handleBuffer(store, s, server.Handle, server.HandleControl)
-	handleAudit(g.Audit, server.Handle)
+	handleAudit(g.Audit, server.HandleControl)
 	handleLocks(runningLocks{g}, server.Handle, server.HandleControl)
-	handleField(g, gateway.ByCommandLine, server.HandleControl)
-	if s.Local.WriteTest {
-		handleField(g, gateway.ByPage, server.HandlePage)
-	}
+	handleRead(g, server.HandleControl)
 	server.Handle("GET /api/site", web.JSON(newSiteAPI(s).show))
 	return server, nil
 }

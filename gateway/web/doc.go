@@ -24,8 +24,11 @@
 //	GET  /api/buffer                         what waits by lane, figures of the file
 //	GET  /api/buffer/quarantine              what the cloud refused
 //	GET  /api/buffer/quarantine/{number}     one of these as it would be sent
-//	GET  /api/audit                          []gateway.Audit: the last 300 lines of 30 days, oldest first
+//	GET  /api/audit                          []gateway.Audit: the last 300 lines of 30 days, oldest first; on the socket with ?since, limit and device
 //	POST /api/write                          {"device", "point", "value"}, the value as text → Written; on the page only with local.write_test
+//	POST /api/read                           {"device", "point"}: one reading out of turn, on the control socket
+//	GET  /api/locks                          []gateway.Lock: who has locked what
+//	POST /api/lock · /api/unlock             {"device"}, or {} for all, on the control socket
 //	POST /api/buffer/quarantine/{number}/retry · …/drop      only on the control socket
 //
 // cmd adds what it knows with Server.Handle (page and socket) and

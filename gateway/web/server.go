@@ -65,7 +65,7 @@ func New(c Config) (*Server, error) {
 	s.Handle("GET /api/status", JSON(s.status))
 	s.Handle("GET /api/points", JSON(s.points))
 	s.Handle("GET /api/raw", JSON(s.raw))
-	s.Handle("GET /api/audit", JSON(s.audit))
+	s.page.Handle("GET /api/audit", JSON(s.audit)) // the socket has one with since and device
 	s.page.Handle("POST /api/write", JSON(s.write))
 	s.HandleControl("POST /api/write", JSON(func(r *http.Request) (any, error) { return s.writeAs(gateway.ByCommandLine, r) }))
 	s.Handle("GET /api/trend", JSON(s.trend))
@@ -86,9 +86,6 @@ func (s *Server) Handle(pattern string, h http.Handler) {
 	s.page.Handle(pattern, h)
 	s.control.Handle(pattern, h)
 }
-
-// HandlePage adds a handler to the page only.
-func (s *Server) HandlePage(pattern string, h http.Handler) { s.page.Handle(pattern, h) }
 
 // HandleControl adds a handler to the control socket only.
 func (s *Server) HandleControl(pattern string, h http.Handler) { s.control.Handle(pattern, h) }
