@@ -12,6 +12,7 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"sluice/gateway"
 	"sluice/gateway/cloud"
 )
 
@@ -168,5 +169,30 @@ func TestMosquittoAcknowledgesAPublishThatItDenies(t *testing.T) {
 	time.Sleep(50 * time.Millisecond)
 	if seen := o.seen(); len(seen) > 0 {
 		t.Errorf("the platform got %v", seen)
+	}
+}
+
+// TestMosquittoBringsDownlinksAndTakesReplies: a command that the broker kept is
+// not carried out, a fresh one is, and its reply arrives.
+func TestMosquittoBringsDownlinksAndTakesReplies(t *testing.T) {
+	url := mosquitto(t)
+	o := observe(t, url, nil)
+	replies := make(chan string, 10)
+	token := o.client.Subscribe("command_reply/+", 1, func(_ mqtt.Client, m mqtt.Message) { replies <- m.Topic() + " " + string(m.Payload()) })
+	kept := o.client.Publish("command_send/plant1", 1, true, `{"method":"old","id":1}`)
+	if token.Wait() && token.Error() != nil || kept.Wait() && kept.Error() != nil {
+		t.Fatal(token.Error(), kept.Error())
+	}
+	s, _ := run(t, settings(url, "puback", nil), nil)
+	eventually(t, "the kept command is ignored", func() bool { return s.Status().Retained == 1 })
+	o.client.Publish("command_send/plant1", 0, false, `{"method":"start","params":{"hz":"35"},"id":"7"}`)
+	if got := say(receive(t, s)); got != `start id "7" hz=6:35` {
+		t.Errorf("the command arrives as %s", got)
+	}
+	if err := s.SendReply(t.Context(), s.EncodeReply(&gateway.Reply{Method: "start", ID: `"7"`})); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-replies; got != `command_reply/plant1 {"method":"start","params":{"result":true},"id":"7"}` {
+		t.Errorf("the reply arrives as %s", got)
 	}
 }
