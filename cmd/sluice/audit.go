@@ -74,19 +74,28 @@ func printAudit(cmd *cobra.Command, lines []gateway.Audit, asJSON bool) error {
 	return table.Flush()
 }
 
-// onBuffer works with the running gateway of a site, else with its buffer file.
-func onBuffer(cmd *cobra.Command, path string, do func(*control) error) error {
+// findGateway loads a site and finds the gateway that runs it, nil for none.
+func findGateway(cmd *cobra.Command, path string) (*gateway.Site, *control, error) {
 	s, found := site.Load(path, siteOptions())
 	if found.Errors() > 0 {
 		found.Print(cmd.ErrOrStderr())
-		return errFound
+		return nil, nil, errFound
 	}
 	c, err := dialControl(cmd.Context(), s)
-	if err == nil {
-		return do(c)
+	if errors.Is(err, errNoGateway) {
+		return s, nil, nil
 	}
-	if !errors.Is(err, errNoGateway) {
+	return s, c, err
+}
+
+// onBuffer works with the running gateway of a site, else with its buffer file.
+func onBuffer(cmd *cobra.Command, path string, do func(*control) error) error {
+	s, c, err := findGateway(cmd, path)
+	switch {
+	case err != nil:
 		return err
+	case c != nil:
+		return do(c)
 	}
 	return withBufferFile(s, cmd.ErrOrStderr(), do)
 }

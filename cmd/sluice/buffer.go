@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/gateway"
-	"sluice/gateway/site"
 )
 
 func bufferCommand() *cobra.Command {
@@ -59,19 +58,7 @@ func bufferTask(path *string, use, short string, do func(ctx context.Context, ou
 				return fmt.Errorf("%q is no number of a record: \"sluice buffer quarantine list\" shows them", seq)
 			}
 		}
-		s, found := site.Load(*path, siteOptions())
-		if found.Errors() > 0 {
-			found.Print(cmd.ErrOrStderr())
-			return errFound
-		}
-		c, err := dialControl(cmd.Context(), s)
-		if err == nil {
-			return do(cmd.Context(), cmd.OutOrStdout(), c, seq)
-		}
-		if !errors.Is(err, errNoGateway) {
-			return err
-		}
-		return withBufferFile(s, cmd.ErrOrStderr(), func(c *control) error { return do(cmd.Context(), cmd.OutOrStdout(), c, seq) })
+		return onBuffer(cmd, *path, func(c *control) error { return do(cmd.Context(), cmd.OutOrStdout(), c, seq) })
 	}
 	return cmd
 }

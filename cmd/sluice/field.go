@@ -99,17 +99,12 @@ func orDash(s string) string {
 // onField finds who can do something on the field: the running gateway of the
 // site, else one that is made for it, with the one device.
 func onField(cmd *cobra.Command, path string, q fieldRequest, do func(*control) error) error {
-	s, found := site.Load(path, siteOptions())
-	if found.Errors() > 0 {
-		found.Print(cmd.ErrOrStderr())
-		return errFound
-	}
-	c, err := dialControl(cmd.Context(), s)
-	if err == nil {
-		return do(c)
-	}
-	if !errors.Is(err, errNoGateway) {
+	s, c, err := findGateway(cmd, path)
+	switch {
+	case err != nil:
 		return err
+	case c != nil:
+		return do(c)
 	}
 	if err := only(s, q.Device); err != nil {
 		return err
