@@ -44,6 +44,8 @@ type audit struct {
 	buffer *buffer.Buffer
 	log    *slog.Logger
 
+	flushing sync.Mutex // held over a flush: its lines go to disk once
+
 	mu      sync.Mutex
 	waiting []stored
 	lost    int // lines that memory had no room for
@@ -139,6 +141,8 @@ func (a *audit) most() int64 { return a.buffer.MaxSize() / auditShare }
 
 // flush writes the lines that wait.
 func (a *audit) flush() {
+	a.flushing.Lock()
+	defer a.flushing.Unlock()
 	a.mu.Lock()
 	a.turn(time.Now())
 	lines := a.waiting

@@ -3,10 +3,15 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/buffer"
 )
 
 func TestACommandRunsItsStepsAndAnswersOnce(t *testing.T) {
@@ -322,4 +327,28 @@ func TestALockEndsCommandsAndRefusesEverybody(t *testing.T) {
 			t.Errorf("after unlock: %+v, %v", w, err)
 		}
 	})
+}
+
+// TestTheAuditIsFlushedByManyAtOnce: the page asks for it while it is written.
+func TestTheAuditIsFlushedByManyAtOnce(t *testing.T) {
+	store, err := buffer.Open(filepath.Join(t.TempDir(), "b"), buffer.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	a := newAudit(store, slog.New(slog.DiscardHandler))
+	var wait sync.WaitGroup
+	for range 8 {
+		wait.Go(func() {
+			for range 10 {
+				a.add(Audit{Who: "x", Result: "done"})
+				a.flush()
+			}
+		})
+	}
+	wait.Wait()
+	n := 0
+	if err := ReadAudit(store, time.Time{}, func(Audit) bool { n++; return true }); err != nil || n != 80 {
+		t.Errorf("%d lines, %v", n, err)
+	}
 }
