@@ -204,6 +204,10 @@ var usualCert = func() func(testing.TB) *serverCert {
 func makeCert(t testing.TB, ends time.Time) *serverCert {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	// awcullen/opcua takes the length of D for that of the modulus.
+	for err == nil && len(key.D.Bytes()) < key.Size() {
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

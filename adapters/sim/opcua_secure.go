@@ -36,6 +36,11 @@ func (s *Sim) certify(name string) (cert, key string, err error) {
 	}
 	if s.identity == nil {
 		made, err := rsa.GenerateKey(rand.Reader, 2048)
+		// The library takes the length of the private exponent for that of the
+		// modulus: with one key in forty it can't decrypt a password.
+		for err == nil && len(made.D.Bytes()) < made.Size() {
+			made, err = rsa.GenerateKey(rand.Reader, 2048)
+		}
 		if err != nil {
 			return "", "", err
 		}
