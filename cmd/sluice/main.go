@@ -47,6 +47,6 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(runCommand(), checkCommand(), demoCommand(), profilesCommand(), schemaCommand(), bufferCommand(), statusCommand(), benchCommand(),
-		supportCommand(), browseCommand(), traceCommand(), readCommand(), writeCommand(), auditCommand(), lockCommand(true), lockCommand(false))
+		supportCommand(), versionCommand(), browseCommand(), traceCommand(), readCommand(), writeCommand(), auditCommand(), lockCommand(true), lockCommand(false))
 	return root
 }

@@ -78,6 +78,9 @@ func openBuffer(s *gateway.Site, log *slog.Logger) (*buffer.Buffer, error) {
 	return buffer.Open(s.Buffer.Path, options)
 }
 
+// settleAfter is when what only the start needed is not needed any more.
+const settleAfter = 5 * time.Second
+
 func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log *slog.Logger, adjust func(*gateway.Config), started func(*gateway.Gateway), again <-chan os.Signal) error {
 	d := &daemon{log: log, store: store, service: newService(log)}
 	sessions, err := d.connect(s)
@@ -107,8 +110,12 @@ func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log 
 	d.local = d.start(ctx, serveLocal)
 	d.service.allow(s)
 	d.start(ctx, func(ctx context.Context) { d.service.run(ctx, d.watched, d.gateway.Summary) })
+	settled := time.After(settleAfter)
 	for ctx.Err() == nil {
 		select {
+		case <-settled:
+			debug.FreeOSMemory()
+			dropStartPages()
 		case <-again:
 			d.reload(ctx, s.Path)
 		case <-ctx.Done():

@@ -185,3 +185,10 @@ func unpack(t *testing.T, path string) map[string]string {
 		texts[strings.TrimPrefix(head.Name, "sluice-support/")] = string(content)
 	}
 }
+
+func TestVersion(t *testing.T) {
+	out, _, err := execute(t, "version")
+	if want := "sluice " + version() + ", go1."; err != nil || !strings.HasPrefix(out, want) {
+		t.Errorf("%v: %s", err, out)
+	}
+}
