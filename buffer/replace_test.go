@@ -25,7 +25,7 @@ func TestAGapBecomesAnEventInOneStep(t *testing.T) {
 	}
 	failing.Store(true)
 	lose()
-	told := 0
+	told := 0 // of what was lost
 	replace := func() bool {
 		done, err := b.ReplaceGap("l", "l/events", func(g Loss) []byte {
 			told += g.Records
@@ -36,20 +36,25 @@ func TestAGapBecomesAnEventInOneStep(t *testing.T) {
 		}
 		return done
 	}
-	if peek(t, b, "l", 1); !replace() || replace() {
-		t.Fatal("one gap at the front, and then no more")
-	}
-	lose()
-	for {
+	// What a commit holds is not dropped: a gap may stand behind records.
+	next := func() bool {
 		got := peek(t, b, "l", 1)
-		if len(got) == 0 {
-			break
-		}
-		if got[0].Class != Gap {
+		switch {
+		case len(got) == 0:
+			return false
+		case got[0].Class != Gap:
 			b.Ack("l", got[0].Seq)
-		} else if !replace() {
+		case !replace():
 			t.Fatal("a gap that is no gap")
 		}
+		return true
+	}
+	for told == 0 && next() {
+	}
+	for lose(); next(); {
+	}
+	if replace() {
+		t.Error("a gap in an empty lane")
 	}
 	if dropped := int(b.Stats().Dropped.Memory); told != dropped || dropped == 0 {
 		t.Errorf("told %d, dropped %d", told, dropped)

@@ -1,8 +1,8 @@
 package buffer
 
 import (
-	"errors"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,8 +12,14 @@ import (
 // failed for good looks as if it hung; one whose goroutine has ended does.
 func TestTurnsWhileTheDiskFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var broken error
-		b, err := Open(filepath.Join(t.TempDir(), "b"), Options{MaxSize: 1 << 20, fail: func() error { return broken }})
+		var broken atomic.Bool
+		fail := func() error {
+			if broken.Load() {
+				return errDisk
+			}
+			return nil
+		}
+		b, err := Open(filepath.Join(t.TempDir(), "b"), Options{MaxSize: 1 << 20, fail: fail})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -28,10 +34,10 @@ func TestTurnsWhileTheDiskFails(t *testing.T) {
 			}
 		}
 		turns("idle")
-		broken = errors.New("no disk")
+		broken.Store(true)
 		b.Append("l", Event, time.Now(), []byte("x"))
 		turns("disk broken")
-		broken = nil
+		broken.Store(false)
 		turns("disk mended")
 		if err := b.Close(); err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,11 +22,14 @@ func TestTimesAreMendedOnceTheClockIsRight(t *testing.T) {
 		for _, stamped := range []bool{true, false} {
 			synctest.Test(t, func(t *testing.T) {
 				const away = 2*time.Hour + 30*time.Minute
+				var mu sync.Mutex // over what follows
 				wrong := time.Duration(0)
 				p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > away }}
 				truth := map[int64]time.Time{}
 				next, wrongTimes := int64(0), 0
 				p.refuse = func(_ time.Duration, r Record) error {
+					mu.Lock()
+					defer mu.Unlock()
 					n := r.Values[0].Value.Int()
 					if n < next {
 						t.Errorf("%s: %d after %d", name, n, next-1)
@@ -38,17 +42,21 @@ func TestTimesAreMendedOnceTheClockIsRight(t *testing.T) {
 				path := newBuffer(t)
 				cloud := Cloud{Backlog: replay, MinInterval: time.Second, BacklogInterval: time.Second}
 				r := newRig(t, path, cloud, p)
-				r.clock.wrong = func() time.Duration { return wrong }
+				r.clock.wrong = func() time.Duration {
+					mu.Lock()
+					defer mu.Unlock()
+					return wrong
+				}
 				feed := func(from, to int64) func() {
 					return func() {
 						for n := from; n < to; n++ {
-							if n%360 == 0 {
-								wrong = steps[n/360]
-							}
-							truth[n] = time.Now()
-							report := Record{Kind: ReportRecord, Time: truth[n], Values: []Attribute{{"n", IntValue(n)}}}
+							now, off := time.Now(), steps[n/360]
+							mu.Lock()
+							wrong, truth[n] = off, now
+							mu.Unlock()
+							report := Record{Kind: ReportRecord, Time: now, Values: []Attribute{{"n", IntValue(n)}}}
 							if !stamped {
-								report.Time = report.Time.Add(wrong).Round(0)
+								report.Time = report.Time.Add(off).Round(0)
 							}
 							r.storeFor("u", report)
 							time.Sleep(10 * time.Second)

@@ -249,7 +249,7 @@ func TestASlowBrokerIsNoStorm(t *testing.T) {
 	w := newWorld(t, gateway.Cloud{Confirm: "puback", Keepalive: 15 * time.Second, MinInterval: 500 * time.Millisecond, BacklogInterval: 500 * time.Millisecond}, twin.Options{},
 		func(url string) string { p = newSlowProxy(t, url[len("mqtt://"):]); return "mqtt://" + p.addr }, nil)
 	w.flows(t, 10*time.Second)
-	before := w.committed
+	before := w.field.n.Load()
 	p.slow.Store(true)
 	time.Sleep(12 * time.Second)
 	p.slow.Store(false)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +15,9 @@ import (
 
 // shop is a platform of one username that notes which readings it gets.
 type shop struct {
-	online   func() bool
+	online func() bool
+
+	mu       sync.Mutex
 	next     map[string]int64 // by attribute, the reading that is due; those before have arrived
 	lost     int              // readings that were passed over
 	doubled  int
@@ -35,6 +38,7 @@ func (s *shop) Publish(_ context.Context, records []Record) (int, error) {
 		if !s.online() {
 			return i, ErrLost
 		}
+		s.mu.Lock()
 		s.messages++
 		for _, a := range records[i].Values {
 			n, due := a.Value.Int(), s.next[a.Name]
@@ -45,8 +49,15 @@ func (s *shop) Publish(_ context.Context, records []Record) (int, error) {
 				s.next[a.Name] = n + 1
 			}
 		}
+		s.mu.Unlock()
 	}
 	return len(records), nil
+}
+
+func (s *shop) sent() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.messages
 }
 
 // TestEightHoursWithoutACloud: 20 devices at 1 s. Everything arrives once and in
@@ -82,14 +93,14 @@ func TestEightHoursWithoutACloud(t *testing.T) {
 		ended := make(chan struct{})
 		go func() { g.Run(ctx); close(ended) }()
 		time.Sleep(time.Minute + outage)
-		waiting, messages, begin := store.Stats().Waiting, s.messages, time.Now()
+		waiting, messages, begin := store.Stats().Waiting, s.sent(), time.Now()
 		for store.Stats().Waiting > 2*devices {
 			if time.Sleep(10 * time.Second); time.Since(begin) > outage {
 				t.Fatalf("%d wait after twice the outage", store.Stats().Waiting)
 			}
 		}
 		took := time.Since(begin)
-		rate := float64(s.messages-messages) / float64(took/allowed)
+		rate := float64(s.sent()-messages) / float64(took/allowed)
 		time.Sleep(10500 * time.Millisecond)
 		cancel()
 		<-ended

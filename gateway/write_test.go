@@ -173,7 +173,11 @@ func TestAFloodOfCommandsLeavesThePollsAlone(t *testing.T) {
 			p.machine.mu.Lock()
 			polls, written = p.machine.polls, len(p.machine.wrote)
 			p.machine.mu.Unlock()
-			if n := len(p.office().ledger.entries); n > ledgerMost {
+			l := p.office().ledger
+			l.mu.Lock()
+			n := len(l.entries)
+			l.mu.Unlock()
+			if n > ledgerMost {
 				t.Errorf("the ledger holds %d commands", n)
 			}
 			if !commands {

@@ -106,7 +106,9 @@ func TestSessionAgainstTheLibrary(t *testing.T) {
 	profile := drive()
 	profile.Points = append(profile.Points, &gateway.Definition{ID: "beyond", At: "60", Type: "uint16"}, &gateway.Definition{ID: "door", At: "discrete:100", Type: "bool"})
 	s, d, server := onLibrary(t, l, time.Second, profile)
+	l.mu.Lock()
 	l.bits[100], l.word[13], l.word[5] = true, 1, 0x00A8
+	l.mu.Unlock()
 	for id, v := range map[string]gateway.Value{
 		"speed": gateway.FloatValue(49.9), "power": gateway.FloatValue(-1.5), "enable": gateway.BoolValue(true),
 		"lamps": gateway.ListValue([]gateway.Value{gateway.BoolValue(false), gateway.BoolValue(true), gateway.BoolValue(true)}),
@@ -142,7 +144,9 @@ func TestSessionAgainstTheLibrary(t *testing.T) {
 func TestLateAnswerOnTCPIsNoValue(t *testing.T) {
 	l := &library{broken: 256, delay: 150 * time.Millisecond}
 	s, d, _ := onLibrary(t, l, 50*time.Millisecond, profileOf("holding", [2]int{0, 1}, [2]int{10, 1}))
+	l.mu.Lock()
 	l.word[0], l.word[10] = 1, 2
+	l.mu.Unlock()
 	if got := readAll(t, s, d); got["p0"] != "!no answer within 50ms" {
 		t.Errorf("%v", got)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/gateway"
@@ -19,10 +20,13 @@ type Adapter struct {
 	places  map[*gateway.Point]*place
 	timeout time.Duration // of a request
 
-	identities *identities       // the gateway's own, for all servers
-	pin        *x509.Certificate // the server's, that first-use keeps
-	server     *x509.Certificate // that the server showed last
-	warned     map[string]bool   // what was said about ends of certificates
+	entering sync.Mutex // one connection is opened at a time
+
+	identities *identities                      // the gateway's own, for all servers
+	pin        *x509.Certificate                // the server's, that first-use keeps
+	server     atomic.Pointer[x509.Certificate] // that the server showed last
+	warning    sync.Mutex
+	warned     map[string]bool // what was said about ends of certificates
 
 	watch *watch // the subscription, that sessions hand on
 

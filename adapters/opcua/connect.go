@@ -67,7 +67,9 @@ func (a *Adapter) dial(ctx context.Context) (*opcua.Client, error) {
 
 // enter asks for the server's endpoints, chooses one, and opens a session.
 func (a *Adapter) enter(ctx context.Context) (*opcua.Client, error) {
-	a.server = nil
+	a.entering.Lock() // a caller who gave up may have left one that has not ended yet
+	defer a.entering.Unlock()
+	a.server.Store(nil)
 	client, err := a.newClient(ctx, opcua.SecurityMode(ua.MessageSecurityModeNone))
 	if err != nil {
 		return nil, err
@@ -136,7 +138,7 @@ func (a *Adapter) secureClient(ctx context.Context, d *door) (*opcua.Client, err
 		closeClient(client, false)
 		return nil, err
 	}
-	a.server = cert
+	a.server.Store(cert)
 	return client, nil
 }
 

@@ -107,8 +107,8 @@ func (s *session) stayAlive() {
 		case <-s.ctx.Done():
 			return
 		case now := <-ticker.C:
-			if s.server != nil {
-				s.warnOfEnd("the server's certificate", s.server, now)
+			if cert := s.server.Load(); cert != nil {
+				s.warnOfEnd("the server's certificate", cert, now)
 			}
 			if time.Since(time.Unix(0, s.used.Load())) < every {
 				continue

@@ -150,6 +150,8 @@ func (a *Adapter) warnOfEnd(whose string, cert *x509.Certificate, now time.Time)
 			continue
 		}
 		said := fmt.Sprintf("%s %s %d", whose, cert.NotAfter, days)
+		a.warning.Lock()
+		defer a.warning.Unlock()
 		if a.warned == nil {
 			a.warned = make(map[string]bool)
 		}

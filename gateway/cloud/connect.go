@@ -85,11 +85,11 @@ func (s *Session) attempt(ctx context.Context) (mqtt.Client, *link, error) {
 	var release func() bool
 	options.SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) {
 		conn, err := dial(ctx, s.broker, s.cloud.TLS, within)
-		if dialed = err; err == nil {
-			release = context.AfterFunc(ctx, func() { conn.Close() })
-			conn = watch(conn, &s.down.stalled)
+		if dialed = err; err != nil {
+			return nil, err
 		}
-		return conn, err
+		release = context.AfterFunc(ctx, func() { conn.Close() })
+		return watch(conn, &s.down.stalled), nil
 	})
 	options.AddBroker(s.broker.String())
 	client := mqtt.NewClient(options)
