@@ -19,9 +19,10 @@ const patienceAfter = time.Second
 
 // do runs a task on the bus's goroutine, ahead of the polls, and waits until it
 // is done. After an error of ctx it was not begun, or begun and not waited for:
-// begun tells.
-func (b *busLoop) do(ctx context.Context, t task) (begun bool, err error) {
+// it tells which.
+func (b *busLoop) do(ctx context.Context, t task) (bool, error) {
 	done := make(chan struct{})
+	begun := false // to be read once done is closed
 	run := func(busCtx context.Context, b *busLoop) error {
 		defer close(done)
 		if ctx.Err() != nil {

@@ -55,8 +55,13 @@ const (
 // request that is under way when ctx ends is waited for a little.
 func (b *busLoop) write(ctx context.Context, w *writing) verdict {
 	var waited error // why nothing was written so far
+	var old Value    // as the last attempt that looked found it
 	for again := 1; ; {
 		v, wait := b.attempt(ctx, w)
+		if v.old.kind == None {
+			v.old = old
+		}
+		old = v.old
 		if ctx.Err() == nil && wait > 0 {
 			waited = v.err
 			sleep(ctx, wait)
