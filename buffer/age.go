@@ -137,16 +137,8 @@ func (b *Buffer) expireMemory(limit uint64) {
 }
 
 // expiredRuns lists the segments that may hold records with a number below the limit: whole ones several at a time, and the one
-// that is only partly below by itself.
+// that is only partly below by itself. It is asked with each commit, so it looks at no other segment.
 func (b *Buffer) expiredRuns(limit uint64) (runs [][]*segment) {
-	holds := map[*segment]bool{}
-	for _, l := range b.lanes {
-		for _, s := range l.shares {
-			if s.live > 0 && (s.attrs || s.events) {
-				holds[s.seg] = true
-			}
-		}
-	}
 	const together = 32
 	var run []*segment
 	first := uint64(0) // number that the segment may begin with
@@ -155,13 +147,14 @@ func (b *Buffer) expiredRuns(limit uint64) (runs [][]*segment) {
 			break
 		}
 		whole := s.id < limit>>segmentBits
-		if holds[s] && whole && len(run) < together {
+		holds := b.mayExpire(s)
+		if holds && whole && len(run) < together {
 			run = append(run, s)
 		} else {
 			if run != nil {
 				runs = append(runs, run)
 			}
-			if run = nil; holds[s] {
+			if run = nil; holds {
 				run = []*segment{s}
 			}
 			if !whole && run != nil {
@@ -174,4 +167,14 @@ func (b *Buffer) expiredRuns(limit uint64) (runs [][]*segment) {
 		runs = append(runs, run)
 	}
 	return runs
+}
+
+// mayExpire tells whether a lane still needs records of the segment that are no gaps.
+func (b *Buffer) mayExpire(seg *segment) bool {
+	for _, l := range b.lanes {
+		if i, ok := l.shareIndex(seg.id); ok && l.shares[i].live > 0 && (l.shares[i].attrs || l.shares[i].events) {
+			return true
+		}
+	}
+	return false
 }

@@ -157,11 +157,11 @@ func everything(b *Buffer, name string) ([]Record, error) {
 	if l == nil {
 		return nil, nil
 	}
-	var ids []uint64
+	var segs []*segment
 	for _, s := range l.shares {
-		ids = append(ids, s.seg.id)
+		segs = append(segs, s.seg)
 	}
-	records, _, err := b.read(l.id, ids, l.acked, 1<<30, 1<<30)
+	records, _, err := b.read(l.id, segs, l.acked, 1<<30, 1<<30)
 	return records, err
 }
 

@@ -137,29 +137,26 @@ func (b *Buffer) fillHead(l *lane, limit int) error {
 	if n := len(l.head); n > 0 {
 		from = l.head[n-1].Seq
 	}
-	var ids []uint64
-	for _, s := range l.shares {
-		if s.seg.id >= from>>segmentBits {
-			ids = append(ids, s.seg.id)
-		}
+	first, _ := l.shareIndex(from >> segmentBits)
+	segs := make([]*segment, 0, len(l.shares)-first)
+	for _, s := range l.shares[first:] {
+		segs = append(segs, s.seg)
 	}
 	want := max(limit-len(l.head), readAhead)
 	b.mu.Unlock()
 
-	chunk, ended, err := b.read(l.id, ids, from, want, budget)
+	chunk, ended, err := b.read(l.id, segs, from, want, budget)
 	if err != nil {
 		return err
 	}
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	head := append(make([]Record, 0, len(l.head)+len(chunk)), l.head...)
-	for _, r := range chunk {
-		if !l.holds(r.Seq) { // else its commit is not finished
-			head = append(head, r)
-		}
+	chunk = slices.DeleteFunc(chunk, func(r Record) bool { return l.holds(r.Seq) }) // its commit is not finished
+	if len(l.head) > 0 {
+		chunk = slices.Concat(l.head, chunk)
 	}
-	l.head = head
+	l.head = chunk
 	if lost := l.disk - len(l.head); ended && lost > 0 {
 		l.recount()
 		b.corrupt(l, lost)
@@ -168,17 +165,17 @@ func (b *Buffer) fillHead(l *lane, limit int) error {
 }
 
 // read copies the lane's records after a sequence number out of the given segments; ended means that there are no more.
-func (b *Buffer) read(id uint32, segs []uint64, from uint64, want, budget int) (chunk []Record, ended bool, err error) {
+func (b *Buffer) read(id uint32, segs []*segment, from uint64, want, budget int) (chunk []Record, ended bool, err error) {
 	err = b.view(func(tx *bolt.Tx) error {
-		chunk = nil
+		chunk = make([]Record, 0, min(want, 4*readAhead))
 		all := tx.Bucket(segmentsBucket)
 		for _, seg := range segs {
-			bucket := all.Bucket(key(seg))
+			bucket := all.Bucket(key(seg.id))
 			if bucket == nil {
 				continue
 			}
 			c := bucket.Cursor()
-			for k, v := c.Seek(key(from + 1)); k != nil; k, v = c.Next() {
+			for k, v := seg.seek(c, id, from+1); k != nil; k, v = seg.next(c, id, seqOf(k)) {
 				if len(v) < headerSize || laneOf(v) != id || !b.wanted(k, v) {
 					continue
 				}
@@ -215,7 +212,7 @@ func (l *lane) recount() {
 
 // shareOf returns the share that holds a record on disk: the first whose segment doesn't end before it.
 func (l *lane) shareOf(seq uint64) *share {
-	i, _ := slices.BinarySearchFunc(l.shares, seq>>segmentBits, func(s *share, id uint64) int { return cmp.Compare(s.seg.id, id) })
+	i, _ := l.shareIndex(seq >> segmentBits)
 	return l.shares[i]
 }
 

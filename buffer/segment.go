@@ -22,6 +22,51 @@ type segment struct {
 	total int // records on disk
 	live  int // those that a lane still needs
 	gaps  int // at most so many of those are gaps
+
+	// By the low bits of its number, the lane of each record that was needed when it came, plus one: so a lane finds its records without a look
+	// at all others. None where records were moved into the segment.
+	lanes []uint16
+	moved bool
+}
+
+const mostIndexed = 1<<16 - 1 // lanes with a higher number look through their segments
+
+// index notes the lane of a record.
+func (s *segment) index(seq uint64, lane uint32) {
+	if seq>>segmentBits != s.id {
+		s.moved, s.lanes = true, nil
+	}
+	if s.moved || lane >= mostIndexed {
+		return
+	}
+	if s.lanes == nil {
+		s.lanes = make([]uint16, 1<<segmentBits)
+	}
+	s.lanes[seq&(1<<segmentBits-1)] = uint16(lane + 1)
+}
+
+// seek is the first record from a number on that may be the lane's.
+func (s *segment) seek(c *bolt.Cursor, lane uint32, seq uint64) (k, v []byte) {
+	if s.lanes == nil || lane >= mostIndexed {
+		return c.Seek(key(seq))
+	}
+	first := s.id << segmentBits
+	i := slices.Index(s.lanes[min(max(seq, first)-first, 1<<segmentBits):], uint16(lane+1))
+	if i < 0 {
+		return nil, nil
+	}
+	return c.Seek(key(max(seq, first) + uint64(i)))
+}
+
+// next is the one after.
+func (s *segment) next(c *bolt.Cursor, lane uint32, seq uint64) (k, v []byte) {
+	if s.lanes == nil || lane >= mostIndexed {
+		return c.Next()
+	}
+	if i := seq + 1 - s.id<<segmentBits; i < 1<<segmentBits && s.lanes[i] == uint16(lane+1) {
+		return c.Next()
+	}
+	return s.seek(c, lane, seq+1)
 }
 
 func (b *Buffer) segmentIndex(id uint64) (int, bool) {
@@ -37,9 +82,14 @@ func (b *Buffer) segmentFor(id uint64) *segment {
 	return b.segs[i]
 }
 
+// shareIndex is where the lane's share of a segment is, or where it would be.
+func (l *lane) shareIndex(id uint64) (int, bool) {
+	return slices.BinarySearchFunc(l.shares, id, func(s *share, id uint64) int { return cmp.Compare(s.seg.id, id) })
+}
+
 // shareIn returns the lane's share of a segment, new if need be.
 func (l *lane) shareIn(seg *segment) *share {
-	i, ok := slices.BinarySearchFunc(l.shares, seg.id, func(s *share, id uint64) int { return cmp.Compare(s.seg.id, id) })
+	i, ok := l.shareIndex(seg.id)
 	if !ok {
 		l.shares = slices.Insert(l.shares, i, &share{seg: seg})
 	}
@@ -62,6 +112,7 @@ func (l *lane) onDisk(seg *segment, seq uint64, class Class) {
 		seg.gaps++
 	}
 	seg.live++
+	seg.index(seq, l.id)
 	l.disk++
 	if n := len(l.head); n > 0 && seq < l.head[n-1].Seq {
 		l.head = nil

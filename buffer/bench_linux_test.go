@@ -1,10 +1,15 @@
 package buffer
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 const benchSize = 200
@@ -58,6 +63,56 @@ func benchAppend(bench *testing.B, lanes, group int) {
 	bench.ReportMetric(float64(n)/bench.Elapsed().Seconds(), "records/s")
 }
 
+// BenchmarkFloor is what the disk allows: the same records in bbolt alone, and the writes and syncs of such a commit without it.
+func BenchmarkFloor(bench *testing.B) {
+	const group = 100
+	bench.Run("bbolt", func(bench *testing.B) {
+		b := open(bench, newPath(bench), Options{MaxSize: 1 << 30})
+		b.writer.Lock()
+		defer b.writer.Unlock()
+		value, n := make([]byte, headerSize+benchSize), uint64(0)
+		for bench.Loop() {
+			err := b.db.Update(func(tx *bolt.Tx) error {
+				for range group {
+					seg, err := openSegment(tx.Bucket(segmentsBucket), n>>segmentBits)
+					if err == nil {
+						err = seg.Put(key(n), value)
+					}
+					if err != nil {
+						return err
+					}
+					n++
+				}
+				return nil
+			})
+			if err != nil {
+				bench.Fatal(err)
+			}
+		}
+		bench.ReportMetric(float64(n)/bench.Elapsed().Seconds(), "records/s")
+	})
+	bench.Run("fsync", func(bench *testing.B) {
+		f, err := os.Create(newPath(bench))
+		if err != nil {
+			bench.Fatal(err)
+		}
+		defer f.Close()
+		page := os.Getpagesize()
+		data, at, n := make([]byte, 11*page), int64(2*page), 0
+		for bench.Loop() { // the pages of a commit, and the head that makes them valid
+			_, err := f.WriteAt(data, at)
+			err = errors.Join(err, syscall.Fdatasync(int(f.Fd())))
+			_, headErr := f.WriteAt(data[:page], 0)
+			if err = errors.Join(err, headErr, syscall.Fdatasync(int(f.Fd()))); err != nil {
+				bench.Fatal(err)
+			}
+			at += int64(len(data))
+			n += group
+		}
+		bench.ReportMetric(float64(n)/bench.Elapsed().Seconds(), "records/s")
+	})
+}
+
 // BenchmarkAppendInMemory is a healthy line: everything is confirmed before it is written.
 func BenchmarkAppendInMemory(bench *testing.B) {
 	b := open(bench, newPath(bench), Options{})
@@ -78,6 +133,19 @@ func fill(tb testing.TB, b *Buffer, lanes, n int) {
 	syncNow(tb, b)
 }
 
+func consume(tb testing.TB, b *Buffer, lane string) {
+	for {
+		got, err := b.Peek(lane, 1000)
+		if err != nil {
+			tb.Error(err)
+		}
+		if len(got) == 0 {
+			return
+		}
+		b.Ack(lane, got[len(got)-1].Seq)
+	}
+}
+
 func BenchmarkDrain(bench *testing.B) {
 	for _, lanes := range []int{1, 20} {
 		bench.Run(fmt.Sprintf("lanes=%d", lanes), func(bench *testing.B) {
@@ -88,12 +156,11 @@ func BenchmarkDrain(bench *testing.B) {
 				b := open(bench, newPath(bench), Options{MaxSize: 1 << 30})
 				fill(bench, b, lanes, backlog)
 				bench.StartTimer()
-				for lane := range lanes {
-					name := fmt.Sprint(lane)
-					for got := peek(bench, b, name, 1000); len(got) > 0; got = peek(bench, b, name, 1000) {
-						b.Ack(name, got[len(got)-1].Seq)
-					}
+				var all sync.WaitGroup
+				for lane := range lanes { // each has a consumer of its own
+					all.Go(func() { consume(bench, b, fmt.Sprint(lane)) })
 				}
+				all.Wait()
 				syncNow(bench, b)
 				records += backlog
 				bench.StopTimer()
