@@ -27,7 +27,7 @@ func benchCommand() *cobra.Command {
 		Use:   "bench",
 		Short: "Measure what the gateway needs on this machine",
 	}
-	cmd.AddCommand(benchModbusCommand(), benchLimitsCommand(), benchCommandCommand(), benchPeerCommand())
+	cmd.AddCommand(benchModbusCommand(), benchBufferCommand(), benchLimitsCommand(), benchCommandCommand(), benchPeerCommand())
 	return cmd
 }
 

@@ -47,6 +47,28 @@ func TestBenchLimits(t *testing.T) {
 	}
 }
 
+// TestBenchBuffer only looks whether all is measured: how fast is the disk's
+// affair.
+func TestBenchBuffer(t *testing.T) {
+	t.Parallel()
+	out, err := sluice(t, "bench", "buffer", "--dir", t.TempDir(), "--size", "8", "--for", "100ms").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{
+		`disk +\d+ commits`, `append +\d{3,} records/s at 100 a commit, \d\.\d+ bytes to the file`, `append +\d{3,} records/s at 1000 a commit`,
+		`memory +[\d.]+ MiB not file pages, with \d{5} records waiting`, `open +\d+\.\d+ s, cold, a full file of [78] MB`,
+		`drain +\d{3,} records/s from 20 lanes`, `commit +\S+s for 100 records in a new file, \S+s after`,
+	} {
+		if !regexp.MustCompile(want).Match(out) {
+			t.Errorf("no %s in:\n%s", want, out)
+		}
+	}
+	if out, err := sluice(t, "bench", "buffer", "--size", "1").CombinedOutput(); exitCode(err) != 2 || !strings.Contains(string(out), "--size 8") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // TestBenchCommand only looks whether it measures: how long depends on what else
 // the machine does.
 func TestBenchCommand(t *testing.T) {

@@ -6,7 +6,22 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
+
+// dropCache makes the system forget the pages of a file, so that they are read from the disk again.
+func dropCache(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil { // what is not on disk would stay
+		return err
+	}
+	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+}
 
 // dropStartPages gives back the pages of the program file that are mapped into
 // memory. Most of them only the start has touched: tables, loading, compiling.

@@ -2,4 +2,8 @@
 
 package main
 
+import "errors"
+
 func dropStartPages() {}
+
+func dropCache(string) error { return errors.ErrUnsupported }

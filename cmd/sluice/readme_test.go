@@ -25,6 +25,7 @@ var shownElsewhere = map[string]string{
 	"sluice lock --site /etc/sluice/site.yaml":                          "TestTheCloudWritesToTheField",
 	"sluice audit --since 24h --json --site /etc/sluice/site.yaml":      "TestTheCloudWritesToTheField",
 	"sluice bench modbus --devices 100":                                 "TestBenchModbus",
+	"sluice bench buffer --dir /var/lib/sluice":                         "TestBenchBuffer",
 	"sluice browse press3 /Objects --site /etc/sluice/site.yaml --yaml": "TestBrowse",
 }
 
