@@ -69,12 +69,13 @@ const (
 )
 
 const (
-	minMaxSize   = 1 << 20
-	lockTimeout  = time.Second
-	maxRetry     = 5 * time.Second
-	maxUnsaved   = 1000 // acknowledgements that may be repeated after a crash
-	maxBatch     = 4 << 20
-	defaultBlock = 1 << 32
+	minMaxSize    = 1 << 20
+	lockTimeout   = time.Second
+	maxRetry      = 5 * time.Second
+	eventPatience = time.Second // how long a failing disk keeps events back
+	maxUnsaved    = 1000        // acknowledgements that may be repeated after a crash
+	maxBatch      = 4 << 20
+	defaultBlock  = 1 << 32
 )
 
 var errClosed = errors.New("buffer is closed")
@@ -126,7 +127,7 @@ type Buffer struct {
 }
 
 // Append puts a record at the end of a lane and returns its sequence number. It never waits for the disk, and copies data.
-// An event can be seen by Peek once it is on disk, attributes at once. A record that is too large is counted as dropped and gets 0,
+// An event can be seen by Peek once it is on disk, or when the disk has failed for a second; attributes at once. A record that is too large is counted as dropped and gets 0,
 // as does any record after Close.
 // Times must lie between the years 1678 and 2262.
 func (b *Buffer) Append(name string, class Class, t time.Time, data []byte) uint64 {
@@ -147,7 +148,7 @@ func (b *Buffer) Append(name string, class Class, t time.Time, data []byte) uint
 	wake := class == Event || b.waiting[class].Len() == 0 || b.bytes > b.opt.MaxMemory/2 || b.reserveDue()
 	b.enqueue(p)
 	b.boundMemory()
-	if class == Attributes {
+	if class == Attributes || b.diskless() {
 		signal(l.ready)
 	}
 	if wake {

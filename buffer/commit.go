@@ -62,6 +62,9 @@ func (b *Buffer) due(now time.Time) time.Duration {
 
 func (b *Buffer) reserveDue() bool { return b.reserved-b.next < b.opt.block/2 }
 
+// diskless tells whether commits fail, and not just once: then events don't wait to be on disk.
+func (b *Buffer) diskless() bool { return !b.failedSince.IsZero() && time.Since(b.failedSince) >= eventPatience }
+
 // note keeps the back-off, and logs when commits begin to fail and when they work again.
 func (b *Buffer) note(err error) {
 	b.mu.Lock()
@@ -77,6 +80,13 @@ func (b *Buffer) note(err error) {
 	if b.failedSince.IsZero() {
 		b.failedSince = now
 		b.opt.Log.Error("buffer can't be written, records stay in memory", "file", b.path, "err", err)
+	}
+	if b.diskless() {
+		for _, l := range b.lanes {
+			if len(l.mem) > 0 {
+				signal(l.ready)
+			}
+		}
 	}
 	b.retryWait = min(maxRetry, max(b.opt.retry, 2*b.retryWait))
 	b.retryAt = now.Add(b.retryWait/2 + rand.N(b.retryWait/2+1))

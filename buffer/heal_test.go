@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -81,6 +82,43 @@ func TestGoesOnInMemoryWithoutADisk(t *testing.T) {
 		t.Fatalf("%d given, %d came", n, c.last)
 	}
 	balanced(t, b)
+}
+
+// Without a disk, events go out from memory; with one, none is seen that is not on it.
+func TestEventsDontWaitForABrokenDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f faults
+		path := newPath(t)
+		b := open(t, path, f.options(Options{}))
+		ready := b.Ready("l")
+		f.early.Store(true)
+		first := b.Append("l", Event, noon, []byte("a"))
+		synctest.Wait() // its commit has failed
+		if got := texts(peek(t, b, "l", 10)); got != "" {
+			t.Fatalf("%q: not even a second", got)
+		}
+		time.Sleep(5 * time.Second)
+		select {
+		case <-ready:
+		default:
+			t.Error("nobody says that it can be seen")
+		}
+		b.Append("l", Event, noon, []byte("b"))
+		if got := texts(peek(t, b, "l", 10)); got != "a b" {
+			t.Fatalf("%q", got)
+		}
+		b.Ack("l", first)
+		f.early.Store(false)
+		time.Sleep(10 * time.Second)
+		b.Append("l", Event, noon, []byte("c"))
+		if got := texts(peek(t, b, "l", 10)); got != "b" {
+			t.Fatalf("%q: the control failed, c is not on disk", got)
+		}
+		closeNow(t, b)
+		if got := texts(peek(t, open(t, path, Options{}), "l", 10)); got != "b c" {
+			t.Fatalf("%q", got)
+		}
+	})
 }
 
 // What is on disk stays readable while the file can't be reopened.

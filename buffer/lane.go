@@ -83,7 +83,7 @@ func (b *Buffer) Len(name string) int {
 }
 
 // Peek returns up to limit of the oldest records of the lane, and about 1 MB of those on disk. It removes nothing. It ends in front of an
-// event that is not yet on disk, since an Ack beyond that event would confirm it unseen. Damaged records are left out and counted.
+// event that is not yet on disk, since an Ack beyond that event would confirm it unseen; when the disk has failed for a second, events don't wait for it. Damaged records are left out and counted.
 func (b *Buffer) Peek(name string, limit int) ([]Record, error) {
 	l := b.find(name)
 	if l == nil || limit <= 0 {
@@ -98,11 +98,11 @@ func (b *Buffer) Peek(name string, limit int) ([]Record, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return l.visible(limit), nil
+	return l.visible(limit, b.diskless()), nil
 }
 
-// visible merges the head on disk with what is in memory.
-func (l *lane) visible(limit int) []Record {
+// visible merges the head on disk with what is in memory, and with events there only if they don't wait for the disk.
+func (l *lane) visible(limit int, diskless bool) []Record {
 	out := make([]Record, 0, min(limit, len(l.head)+len(l.mem)))
 	head := l.head
 	for _, p := range l.mem {
@@ -110,7 +110,7 @@ func (l *lane) visible(limit int) []Record {
 			out, head = append(out, head[0]), head[1:]
 		}
 		older := len(head) == 0 && l.disk > len(l.head) // on disk, and not read
-		if older || p.class == Event || len(out) == limit {
+		if older || p.class == Event && !diskless || len(out) == limit {
 			return out
 		}
 		out = append(out, p.record())

@@ -13,7 +13,7 @@ type Class uint8
 
 const (
 	Attributes Class = iota // committed after Options.Flush, dropped first
-	Event                   // committed at once, seen by Peek once it is on disk
+	Event                   // committed at once, seen by Peek once it is on disk or the disk fails
 	Gap                     // stands where records were lost, see Options.Gaps and Record.Loss
 )
 
