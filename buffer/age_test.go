@@ -7,6 +7,7 @@ import (
 )
 
 func TestOldRecordsGo(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	synctest.Test(t, func(t *testing.T) {
 		o := Options{Flush: time.Second, MaxAge: 24 * time.Hour, Gaps: true}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -33,7 +34,27 @@ func TestMain(m *testing.M) {
 		child(dir)
 		return
 	}
-	os.Exit(m.Run())
+	flag.Parse()
+	os.Exit(inMemory(m.Run))
+}
+
+// inMemory puts the files of tests into memory where there is room: what they look at doesn't depend on a disk, but waits for its syncs
+// would be most of their time. Benchmarks want the disk.
+func inMemory(run func() int) int {
+	const memory = "/dev/shm"
+	if free, err := freeDisk(memory + "/x"); err != nil || free < 1<<30 || flag.Lookup("test.bench").Value.String() != "" {
+		return run()
+	}
+	dir, err := os.MkdirTemp(memory, "sluice-buffer-")
+	if err != nil {
+		return run()
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Setenv("TMPDIR", dir); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return run()
 }
 
 // open opens a buffer that is closed with the test. Flush is long unless set: tests commit by Sync.
@@ -290,6 +311,7 @@ func TestUnusableFileIsSetAside(t *testing.T) {
 }
 
 func TestSecondProcessIsTold(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	open(t, path, Options{})
 	_, err := Open(path, Options{}) // flock holds between two opens of one process too

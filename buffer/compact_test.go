@@ -8,6 +8,7 @@ import (
 )
 
 func TestMostlyEmptyFileGetsSmall(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	o := Options{MaxSize: 64 << 20}
 	b := open(t, path, o)

@@ -55,6 +55,7 @@ func exhaust(t *testing.T, dir string) {
 }
 
 func TestDrainsOnAFullDisk(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"tmpfs", "ext4"} {
 		for _, reserved := range []bool{true, false} {
 			name := kind + " reserved"

@@ -43,6 +43,7 @@ func TestNewRecordsStopWhenFull(t *testing.T) {
 }
 
 func TestDiskIsLeftToOthers(t *testing.T) {
+	t.Parallel()
 	var free atomic.Int64
 	free.Store(1 << 30)
 	o := Options{MaxSize: 64 << 20, MinFreeDisk: 100 << 20, freeDisk: func() (int64, error) { return free.Load(), nil }}
@@ -72,6 +73,7 @@ func TestDiskIsLeftToOthers(t *testing.T) {
 }
 
 func TestDiskIsReservedOnlyWhereItIsFree(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	var free int64 = 40 << 20
 	o := Options{MaxSize: 32 << 20, MinFreeDisk: 20 << 20, Preallocate: true, freeDisk: func() (int64, error) { return free, nil }}

@@ -23,6 +23,7 @@ func copyFile(t testing.TB, path string) string {
 }
 
 func TestFileNeverExceedsItsSize(t *testing.T) {
+	t.Parallel()
 	for _, maxSize := range []int64{1 << 20, 2<<20 + 12345} {
 		t.Run(fmt.Sprint(maxSize), func(t *testing.T) { soak(t, maxSize) })
 	}
@@ -88,6 +89,7 @@ func soak(t *testing.T, maxSize int64) {
 }
 
 func TestEventsOutliveAttributes(t *testing.T) {
+	t.Parallel()
 	b := open(t, newPath(t), Options{MaxSize: 2 << 20})
 	for i := range 20000 {
 		if i%100 == 0 {
@@ -115,6 +117,7 @@ func TestEventsOutliveAttributes(t *testing.T) {
 }
 
 func TestOnlyEventsDropTheOldest(t *testing.T) {
+	t.Parallel()
 	b := open(t, newPath(t), Options{MaxSize: 1 << 20})
 	for i := range 10000 {
 		b.Append("events", Event, noon, fmt.Appendf(nil, "%0200d", i))
@@ -139,6 +142,7 @@ func TestOnlyEventsDropTheOldest(t *testing.T) {
 }
 
 func TestStateWorksWhenFull(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	b := open(t, path, Options{MaxSize: 2 << 20})
 	value := bytes.Repeat([]byte("v"), 500)
@@ -180,6 +184,7 @@ func TestStateWorksWhenFull(t *testing.T) {
 
 // The account of free pages is an estimate: bbolt's own refusal is the last word, and has to be enough alone.
 func TestDropsWhenOnlyBboltSaysFull(t *testing.T) {
+	t.Parallel()
 	b := open(t, newPath(t), Options{MaxSize: 1 << 20})
 	b.writer.Lock()
 	b.allocSize -= 4 << 20 // the account is wrong, bbolt's limit is what it was

@@ -135,6 +135,7 @@ func (g gapRun) run(t *testing.T) {
 }
 
 func TestGapsStandWhereRecordsWereLost(t *testing.T) {
+	t.Parallel()
 	both := []Class{Attributes, Attributes, Attributes, Event}
 	tests := map[string]gapRun{
 		"full":       {Options{MaxSize: 1 << 20}, []Class{Attributes}, false, 40, []Cause{CauseFull, CauseRefused}},
@@ -150,6 +151,7 @@ func TestGapsStandWhereRecordsWereLost(t *testing.T) {
 }
 
 func TestGapsDontFillTheBuffer(t *testing.T) {
+	t.Parallel()
 	for _, when := range []WhenFull{DropOldest, StopNew} {
 		b := open(t, newPath(t), Options{MaxSize: 1 << 20, Gaps: true, WhenFull: when})
 		half := 0
@@ -170,6 +172,7 @@ func TestGapsDontFillTheBuffer(t *testing.T) {
 }
 
 func TestGapsAreShownOnlyToWhoAsks(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	o := Options{MaxSize: 1 << 20, Gaps: true}
 	b := open(t, path, o)

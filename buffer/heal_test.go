@@ -11,6 +11,7 @@ import (
 )
 
 func TestFailedSyncOfTheDiskDoublesNothing(t *testing.T) {
+	t.Parallel()
 	for _, fails := range []int{1, 20} {
 		var f faults
 		path := newPath(t)
@@ -159,6 +160,7 @@ const diskRecords = 500
 
 // The real thing: strace makes fdatasync of a child fail, and the child's own account must still hold.
 func TestDiskErrorsOfARealFile(t *testing.T) {
+	t.Parallel()
 	strace, err := exec.LookPath("strace")
 	if err != nil || testing.Short() {
 		t.Skip("no strace")

@@ -200,6 +200,7 @@ func newOracle() *oracle {
 }
 
 func TestKillLosesNothingCommitted(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "buffer.db")
 	o := newOracle()
 	for round := range killRounds {

@@ -25,6 +25,7 @@ func (m *model) index(lane string, seq uint64) int {
 }
 
 func TestModel(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
 		path := filepath.Join(dir, "buffer.db")

@@ -160,6 +160,7 @@ func noise(r *rand.Rand, data []byte) {
 }
 
 func TestDamagedFileIsSalvaged(t *testing.T) {
+	t.Parallel()
 	s := makeSample(t)
 	positions := 5
 	if os.Getenv("SLUICE_BUFFER_LONG") != "" {

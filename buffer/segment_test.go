@@ -26,6 +26,7 @@ func segments(t *testing.T, b *Buffer) (n, records int) {
 }
 
 func TestStuckLaneDoesNotPinTheFile(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	b := open(t, path, Options{MaxSize: 64 << 20})
 	var want []uint64

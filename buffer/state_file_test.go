@@ -8,6 +8,7 @@ import (
 )
 
 func TestStateOfAClosedFile(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "buffer.db")
 	b, err := Open(path, Options{})
 	if err != nil {
