@@ -195,12 +195,14 @@ func (s *station) replan() {
 // note takes the samples of one of the station's groups.
 func (s *station) note(g *group, samples []Sample) {
 	g.steady, g.repeated = true, time.Time{}
-	for i := range samples {
-		if !g.states[i].take(&samples[i]) {
+	changed := false
+	for i, st := range g.states {
+		if !st.take(&samples[i]) {
 			g.steady = false
+			changed = changed || st.plain // a group with one that is not is never steady
 		}
 	}
-	if !g.steady && len(s.polls) > 1 { // other plans have other groups with these points
+	if changed && len(s.polls) > 1 { // other plans have other groups with these points
 		for _, d := range s.devices {
 			d.strays++
 		}
