@@ -39,16 +39,16 @@ func newPlant(t *testing.T, settings gateway.Cloud, delayed func(refused bool), 
 		l.arrive("", m.Topic(), m.Payload())
 		o.client.Publish(cloud.AttributesResponse.Topic(user), 0, false, `{"error_code":0,"error_msg":"ok"}`)
 	})
-	p.proxy = newProxy(t, p.broker.url[len("mqtt://"):])
-	url := p.proxy.url()
+	scheme, port := "mqtt", p.broker.port
 	if settings.TLS != nil {
-		url = strings.Replace(url, "mqtt:", "mqtts:", 1)
+		scheme, port = "mqtts", p.broker.secure
 	}
+	p.proxy = newProxy(t, fmt.Sprintf("127.0.0.1:%d", port))
 	if prepare != nil {
 		prepare(p)
 	}
 	settings.Keepalive, settings.ConfirmTimeout = 3*time.Second, time.Second
-	p.world = newWorld(t, settings, l, url, func(w *world, u gateway.Uplink) gateway.Uplink {
+	p.world = newWorld(t, settings, l, scheme+"://"+p.proxy.addr, func(w *world, u gateway.Uplink) gateway.Uplink {
 		if delayed != nil {
 			w.session.Hurry(delayed)
 		}
@@ -246,21 +246,17 @@ func TestMosquittoWithABadCertificateGetsNothing(t *testing.T) {
 	template := &x509.Certificate{SerialNumber: big.NewInt(3), DNSNames: []string{"cloud.example"}, NotAfter: time.Now().Add(time.Hour)}
 	own, key := sign(t, template, template, nil)
 	serve := func(p *plant, c tls.Certificate) {
-		port := p.proxy.broker[strings.LastIndex(p.proxy.broker, ":")+1:]
 		p.broker.write(t, "key.pem", string(keyPEM(t, c)))
 		cert, err := os.ReadFile(writePEM(t, "CERTIFICATE", c.Certificate[0]))
 		if err != nil {
 			t.Fatal(err)
 		}
 		p.broker.write(t, "cert.pem", string(cert))
-		p.broker.configure(t, fmt.Sprintf("allow_anonymous false\npassword_file %s\nacl_file %s\nlistener %s 127.0.0.1\ncertfile %s\nkeyfile %s",
-			p.broker.path("passwords"), p.broker.path("acl"), port, p.broker.path("cert.pem"), p.broker.path("key.pem")))
+		p.broker.configure(t, fmt.Sprintf("allow_anonymous false\npassword_file %s\nacl_file %s\nlistener %d 127.0.0.1\ncertfile %s\nkeyfile %s",
+			p.broker.path("passwords"), p.broker.path("acl"), p.broker.secure, p.broker.path("cert.pem"), p.broker.path("key.pem")))
 		p.restart(t)
 	}
-	p := newPlant(t, gateway.Cloud{Confirm: "puback", TLS: &gateway.TLS{CA: ca.file, ServerName: "cloud.example"}}, func(bool) {}, func(p *plant) {
-		p.proxy.broker = fmt.Sprintf("127.0.0.1:%d", freePort(t))
-		serve(p, good)
-	})
+	p := newPlant(t, gateway.Cloud{Confirm: "puback", TLS: &gateway.TLS{CA: ca.file, ServerName: "cloud.example"}}, func(bool) {}, func(p *plant) { serve(p, good) })
 	p.flows(t, 10*time.Second)
 	for _, bad := range []struct {
 		name string

@@ -260,7 +260,7 @@ func TestASlowBrokerIsNoStorm(t *testing.T) {
 	t.Parallel()
 	l := newLedger()
 	p := newProxy(t, startTwin(t, twin.Options{OnMessage: l.arrive}).Addr())
-	w := newWorld(t, gateway.Cloud{Confirm: "puback", Keepalive: 15 * time.Second, MinInterval: 500 * time.Millisecond, BacklogInterval: 500 * time.Millisecond}, l, p.url(), nil)
+	w := newWorld(t, gateway.Cloud{Confirm: "puback", Keepalive: 15 * time.Second, MinInterval: 500 * time.Millisecond, BacklogInterval: 500 * time.Millisecond}, l, "mqtt://"+p.addr, nil)
 	w.flows(t, 10*time.Second)
 	before := w.field.n.Load()
 	p.slow(3*time.Second, time.Millisecond)

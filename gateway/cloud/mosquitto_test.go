@@ -42,8 +42,8 @@ func mosquitto(t testing.TB) (url string) { return newBroker(t).url }
 // what its clients have not got yet, as the platform's does.
 type broker struct {
 	program, dir string
-	port         int
-	url          string
+	port, secure int    // of its two listeners; the second one is off until it is configured
+	url          string // of the first one
 	run          *exec.Cmd
 }
 
@@ -60,7 +60,7 @@ func newBroker(t testing.TB) *broker {
 		}
 		t.Skip("mosquitto is not installed")
 	}
-	b := &broker{program: program, dir: t.TempDir(), port: freePort(t)}
+	b := &broker{program: program, dir: t.TempDir(), port: freePort(t), secure: freePort(t)}
 	b.url = fmt.Sprintf("mqtt://127.0.0.1:%d", b.port)
 	b.write(t, "passwords", "")
 	for _, name := range []string{user, "mute", "platform"} {

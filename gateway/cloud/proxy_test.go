@@ -50,8 +50,6 @@ func newProxy(t *testing.T, broker string) *proxy {
 	return p
 }
 
-func (p *proxy) url() string { return "mqtt://" + p.addr }
-
 // connect waits until the line holds: then what was sent meanwhile is sent
 // again, but not for attempts that were given up for a newer one.
 func (p *proxy) connect(near *net.TCPConn, number int64) {
