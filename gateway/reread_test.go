@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,7 +125,12 @@ func (m *moody) story(t *testing.T, adapter Adapter) (lines []string) {
 		ruled.Computed = []*Computed{{ID: "mean", Value: condition(`average(p0, "10s")`)}}
 		ruled.Events = []*Event{{ID: "e", When: condition("p1 > 6"), For: Hold{Raise: Span{Samples: 3}}, Repeat: 20 * time.Second, Params: []string{"p0", "p2"}}}
 		devices := []*Device{a, c, ruled, always, slow}
-		say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+		var mu sync.Mutex
+		say := func(format string, args ...any) {
+			mu.Lock()
+			defer mu.Unlock()
+			lines = append(lines, fmt.Sprintf(format, args...))
+		}
 		at := func(at time.Time) any {
 			if at.IsZero() {
 				return "never"
