@@ -63,7 +63,9 @@ func (b *Buffer) due(now time.Time) time.Duration {
 func (b *Buffer) reserveDue() bool { return b.reserved-b.next < b.opt.block/2 }
 
 // diskless tells whether commits fail, and not just once: then events don't wait to be on disk.
-func (b *Buffer) diskless() bool { return !b.failedSince.IsZero() && time.Since(b.failedSince) >= eventPatience }
+func (b *Buffer) diskless() bool {
+	return !b.failedSince.IsZero() && time.Since(b.failedSince) >= eventPatience
+}
 
 // note keeps the back-off, and logs when commits begin to fail and when they work again.
 func (b *Buffer) note(err error) {
