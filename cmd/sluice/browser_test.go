@@ -98,6 +98,7 @@ func TestPageShowsTheField(t *testing.T) {
 	do(t, ctx, "points", chromedp.Click(`.tabs a[href="#/points"]`), until(speed+` == '1450rpm'`))
 	p.set(t, "a", "speed", gateway.UintValue(1451))
 	do(t, ctx, "a value moves", until(speed+` == '1451rpm'`))
+	do(t, ctx, "what was sent", chromedp.Click("#raw"), until(`document.querySelector('[data-point="a/speed"] .raw')?.textContent == '0x05AB'`), chromedp.Click("#raw"))
 	do(t, ctx, "trend", chromedp.Click(`[data-point="a/speed"]`), until(`document.querySelector('.detail .u-over') && document.querySelector('.detail .big').textContent.includes('1451')`),
 		until(`document.querySelector('.facts code')?.textContent == '0x05AB'`))
 

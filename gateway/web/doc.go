@@ -16,7 +16,7 @@
 //	GET  /api/points[?device=NAME]           []PointsOf: the points of each device with their latest samples
 //	GET  /api/stream[?points=1]              server-sent events: what changes, see Server.stream
 //	GET  /api/trend?device=NAME&point=NAME   Trend: the last local.history, thinned to lows and highs
-//	GET  /api/raw?device=NAME&point=NAME     Raw: what the device sent for a point last
+//	GET  /api/raw?point=DEVICE/POINT&…       Raw: what the devices sent for up to 200 points last
 //	GET  /api/history                        Depths: how full the buffer was
 //	GET  /api/events                         []Event: the last ones, oldest first
 //	GET  /api/site                           the site file without secrets, and its findings
