@@ -38,7 +38,7 @@ func (g *Gateway) Write(ctx context.Context, who, device, point string, value Va
 	select {
 	case outcomes := <-job.done:
 		r := outcomes[0]
-		w := Written{Old: r.old, New: r.real, Result: r.result()}
+		w := Written{Old: r.old.of(0), New: r.real.of(0), Result: r.result()}
 		if p.Secret {
 			w.Old, w.New = TextValue("***"), TextValue("***")
 		}
@@ -73,11 +73,15 @@ func (g *Gateway) Read(ctx context.Context, device, point string) (Sample, error
 	if err := o.bus.down(); err != nil {
 		return Sample{}, err
 	}
-	s, err := o.bus.look(ctx, p)
+	samples, err := o.bus.look(ctx, p)
+	if err != nil {
+		return Sample{}, err
+	}
+	s := samples[0]
 	if p.Secret && s.Quality != Bad {
 		s.Value = TextValue("***")
 	}
-	return s, err
+	return s, nil
 }
 
 // Command runs a command of a device and waits for its outcome: the points it

@@ -99,6 +99,22 @@ func (m *machine) Write(_ context.Context, p *Point, v Value) error {
 	return nil
 }
 
+// WriteBlock notes what goes out together as "a=1+b=2".
+func (m *machine) WriteBlock(ctx context.Context, points []*Point, values []Value) error {
+	m.fail(func() { m.wrote = append(m.wrote, "") })
+	var lost error
+	for i, p := range points {
+		if err := m.Write(ctx, p, values[i]); err != nil && lost == nil {
+			lost = err
+		}
+	}
+	m.fail(func() {
+		n := len(m.wrote) - len(points)
+		m.wrote = append(m.wrote[:n-1], strings.Join(m.wrote[n:], "+"))
+	})
+	return lost
+}
+
 // writes are the writes that came, in order.
 func (m *machine) writes() string {
 	m.mu.Lock()
@@ -218,6 +234,9 @@ func pump() *Device {
 		{ID: "again", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9"), Write: &WriteRule{Again: true}},
 		{ID: "valve", Type: Bool, Access: "w", Push: true, Guard: text("remote or value == false")},
 		{ID: "fixed", Type: Bool, Access: "rw"},
+		{ID: "batch", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9999"), Block: "recipe", Write: &WriteRule{AtMost: &Rate{3, time.Minute}}},
+		{ID: "weight", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("500"), Block: "recipe", Guard: text("value < 400 or remote")},
+		{ID: "enter", Type: Bool, Access: "w", Block: "recipe"},
 	}
 	d := &Device{Name: "pump", User: "u", Bus: &Bus{Name: "b", Type: "test"}}
 	for _, def := range defs {
@@ -238,6 +257,7 @@ func pump() *Device {
 		{ID: "blink", Steps: []*Step{{Pulse: &Pulse{Point: "blind", Value: "true", BackTo: "false", For: 300 * time.Millisecond}}}},
 		{ID: "rare", AtMost: &Rate{1, time.Hour}, Steps: []*Step{{Wait: time.Millisecond}}},
 		{ID: "key", Params: []*Param{{ID: "code"}}, Steps: []*Step{{Write: &Assignments{Params: true}}}},
+		{ID: "load", Params: []*Param{{ID: "batch"}, {ID: "weight"}}, Steps: []*Step{{Write: &Assignments{Params: true, Values: []Assignment{{"lamp", "true"}, {"enter", "true"}}}}}},
 		{ID: "closed", Steps: []*Step{{Wait: time.Millisecond}}},
 	}
 	d.LockedCommands = []string{"closed"}
@@ -251,6 +271,7 @@ func newHall(t *testing.T, change func(*Site)) *hall {
 	p.machine = &machine{takes: 5 * time.Millisecond, memory: map[string]Value{
 		"fault_code": IntValue(0), "drive_state": TextValue("stopped"), "remote": BoolValue(true), "setpoint": FloatValue(30),
 		"word_seen": TextValue("stop"), "req": BoolValue(false), "lamp": BoolValue(false), "code": IntValue(1), "again": IntValue(1), "fixed": BoolValue(false),
+		"batch": IntValue(1), "weight": IntValue(100),
 	}}
 	p.machine.onWrite = p.machine.follow
 	d := pump()

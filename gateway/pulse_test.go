@@ -150,7 +150,7 @@ func TestOnConnectApplyWritesOnlyWhatMayBeRestored(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p := newHall(t, func(s *Site) { s.Cloud.OnConnect = policy })
 			defer p.stop()
-			p.wire.down <- Downlink{Kind: StateDownlink, Arrived: time.Now(), Values: asked("setpoint", 45, "req", true, "lamp", false, "again", 1, "fixed", false, "nothing", 1, "fault_code", 9)}
+			p.wire.down <- Downlink{Kind: StateDownlink, Arrived: time.Now(), Values: asked("setpoint", 45, "req", true, "lamp", false, "again", 1, "fixed", false, "batch", 1, "weight", 100, "nothing", 1, "fault_code", 9)}
 			time.Sleep(time.Second)
 			writes, reports := "setpoint=45", "req=false | setpoint=45"
 			if policy == "report" {
