@@ -131,24 +131,11 @@ func (k *calling) shown() []Asked {
 func (c *command) shown(given []Asked) []Asked {
 	shown := make([]Asked, len(given))
 	for i, a := range given {
-		if shown[i] = a; c.secret(a.Name) {
+		if shown[i] = a; c.param(a.Name) != nil && c.param(a.Name).secret {
 			shown[i].Raw = `"***"`
 		}
 	}
 	return shown
-}
-
-// secret tells whether a parameter goes to a secret point.
-func (c *command) secret(param string) bool {
-	if p := c.param(param); p != nil && p.point != nil && p.point.Secret {
-		return true
-	}
-	for _, a := range c.assignments() {
-		if a.param == param && a.point.Secret {
-			return true
-		}
-	}
-	return false
 }
 
 // unknownOutcome is a write of which nobody knows whether it was carried out.

@@ -28,6 +28,7 @@ type machine struct {
 	// Faults; nil is none.
 	onWrite func(p *Point, v Value) error // in place of the write; errDone goes on with it
 	onRead  func(p *Point) (reason string)
+	onCall  func() error
 	lost    error // of every request, and of Open
 }
 
@@ -113,6 +114,18 @@ func (m *machine) WriteBlock(ctx context.Context, points []*Point, values []Valu
 		m.wrote = append(m.wrote[:n-1], strings.Join(m.wrote[n:], "+"))
 	})
 	return lost
+}
+
+// Call notes a call as "Home()".
+func (m *machine) Call(_ context.Context, _ *Device, _, method string, _ []Value) ([]Value, error) {
+	m.work()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.wrote = append(m.wrote, method+"()")
+	if m.onCall != nil {
+		return nil, m.onCall()
+	}
+	return nil, nil
 }
 
 // writes are the writes that came, in order.
@@ -230,7 +243,7 @@ func pump() *Device {
 		{ID: "req", Type: Bool, Access: "rw"},
 		{ID: "blind", Type: Bool, Access: "w"},
 		{ID: "lamp", Type: Bool, Access: "rw", Write: &WriteRule{AtMost: &Rate{2, time.Minute}}},
-		{ID: "code", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9999"), Secret: true},
+		{ID: "code", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9999"), Secret: true, Guard: text("value < 9000")},
 		{ID: "again", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9"), Write: &WriteRule{Again: true}},
 		{ID: "valve", Type: Bool, Access: "w", Push: true, Guard: text("remote or value == false")},
 		{ID: "fixed", Type: Bool, Access: "rw"},
@@ -258,6 +271,9 @@ func pump() *Device {
 		{ID: "rare", AtMost: &Rate{1, time.Hour}, Steps: []*Step{{Wait: time.Millisecond}}},
 		{ID: "key", Params: []*Param{{ID: "code"}}, Steps: []*Step{{Write: &Assignments{Params: true}}}},
 		{ID: "load", Params: []*Param{{ID: "batch"}, {ID: "weight"}}, Steps: []*Step{{Write: &Assignments{Params: true, Values: []Assignment{{"lamp", "true"}, {"enter", "true"}}}}}},
+		{ID: "login", Params: []*Param{{ID: "pin", Type: "int", Min: decimal("0"), Max: decimal("9999")}}, Guard: text("pin < 8000"), Steps: []*Step{{Write: &Assignments{Values: []Assignment{{"code", "$pin"}}}}}},
+		{ID: "home", Guard: text("remote"), Steps: []*Step{{Wait: time.Second}, {Call: &Call{Object: "Axis", Method: "Home", Args: []string{"1"}}}, {Expect: text("fault_code == 7"), Within: time.Second}},
+			OnFail: []*Step{{Write: &Assignments{Values: []Assignment{{"run_word", "stop"}}}}}},
 		{ID: "closed", Steps: []*Step{{Wait: time.Millisecond}}},
 	}
 	d.LockedCommands = []string{"closed"}

@@ -54,6 +54,15 @@ type directory struct {
 	points   map[string]*Point
 	commands map[string]*command
 	streams  map[string]*inbound
+	secret   bool // one of the points is
+}
+
+// show is what nobody understood, for the audit.
+func (dir *directory) show(body string) string {
+	if dir.secret {
+		return "***"
+	}
+	return short(body)
 }
 
 // Who asks.
@@ -110,6 +119,7 @@ func (d *office) enlist(o *operator) {
 	}
 	for _, p := range o.device.Points {
 		dir.points[p.Name] = p
+		dir.secret = dir.secret || p.Secret
 	}
 	for _, c := range o.commands {
 		dir.commands[o.device.Prefix+c.ID] = c

@@ -39,7 +39,7 @@ func (d *office) push(_ context.Context, dir *directory, m *Downlink) {
 		err = fmt.Errorf("expired: it arrived %s ago", time.Since(m.Arrived).Round(time.Second))
 	}
 	if err != nil && len(values) == 0 {
-		d.audit.refused(Audit{Who: who, Asked: short(string(m.Body)), Reason: err.Error()})
+		d.audit.refused(Audit{Who: who, Asked: dir.show(string(m.Body)), Reason: err.Error()})
 		return
 	}
 	if err == nil {
@@ -160,6 +160,7 @@ func (o *operator) do(ctx context.Context, job *pushJob) {
 	failed := o.take(ctx)
 	if failed == nil {
 		defer o.give()
+		failed = o.tooOften(ctx, job.values)
 	}
 	for _, together := range inBlocks(job.values, func(v *pushed) *Point { return v.point }) {
 		result := verdict{err: failed}
@@ -189,6 +190,34 @@ func (o *operator) do(ctx context.Context, job *pushJob) {
 }
 
 var errExpired = errors.New("expired: it could not be done within its time")
+
+// tooOften finds the value of a push that must not be written again yet, so that
+// none of the others is either. One that the point showed last needs no write.
+func (o *operator) tooOften(ctx context.Context, values []*pushed) error {
+	limited := func(v *pushed) bool { return v.point.Write != nil && v.point.Write.AtMost != nil }
+	if len(values) == 1 || !slices.ContainsFunc(values, limited) {
+		return nil // the write itself tells
+	}
+	result := make(chan error, 1)
+	_, err := o.bus.do(ctx, func(_ context.Context, b *busLoop) error {
+		for _, v := range values {
+			s := &b.reporter.states[v.point].latest
+			if s.Quality != Bad && agrees(v.point, s.Value, v.value) {
+				continue
+			}
+			if err := b.often(v.point, false); err != nil {
+				result <- err
+				return nil
+			}
+		}
+		return nil
+	})
+	select {
+	case err = <-result:
+	default:
+	}
+	return err
+}
 
 // write makes one request of a push and leaves its lines in the audit.
 func (o *operator) write(ctx context.Context, job *pushJob, together []*pushed) verdict {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -191,10 +192,10 @@ func (b *busLoop) visit(ctx context.Context, w *writing, wanted context.Context)
 	case err == nil:
 		v.sent = true
 	case errors.As(err, &refused) && refused.Busy:
-		v.err = refused
+		v.err = w.hide(refused)
 		return v, max(busyPause, b.rest(w.device())), nil
 	case errors.As(err, &refused):
-		v.err, v.sent, v.unknown, v.once = refused, refused.Unknown, refused.Unknown, refused.Once
+		v.err, v.sent, v.unknown, v.once = w.hide(refused), refused.Unknown, refused.Unknown, refused.Once
 	default:
 		v.err, v.sent, v.unknown = fmt.Errorf("%w: %w", errConnLost, err), true, true
 		return v, 0, err
@@ -219,6 +220,16 @@ func (b *busLoop) send(ctx context.Context, w *writing) error {
 	return session.WriteBlock(ctx, points, values)
 }
 
+// hide takes secrets out of an adapter's reason.
+func (w *writing) hide(reason error) error {
+	for _, p := range w.parts {
+		if text := p.value.String(); p.point.Secret && strings.Contains(reason.Error(), text) {
+			reason = errors.New(strings.ReplaceAll(reason.Error(), text, "***"))
+		}
+	}
+	return reason
+}
+
 // last is asked when nothing stands between the values and the device any more.
 func (b *busLoop) last(wanted context.Context, w *writing) error {
 	w.sending.Store(true)
@@ -232,21 +243,28 @@ func (b *busLoop) last(wanted context.Context, w *writing) error {
 	}
 	for _, take := range []bool{false, true} { // none is taken where another has nothing left
 		for _, p := range w.parts {
-			rule, now := p.point.Write, time.Now()
-			if rule == nil || rule.AtMost == nil {
-				continue
-			}
-			st := b.reporter.states[p.point]
-			if st.writes == nil {
-				st.writes = &quota{}
-			}
-			if !st.writes.left(rule.AtMost, now) {
-				return fmt.Errorf("%s is written too often: at most %s", p.point.ID, rule.AtMost.often())
-			}
-			if take {
-				st.writes.take(rule.AtMost, now)
+			if err := b.often(p.point, take); err != nil {
+				return err
 			}
 		}
+	}
+	return nil
+}
+
+// often tells whether a point is written too often, and with take counts a write.
+func (b *busLoop) often(p *Point, take bool) error {
+	if p.Write == nil || p.Write.AtMost == nil {
+		return nil
+	}
+	st, now := b.reporter.states[p], time.Now()
+	if st.writes == nil {
+		st.writes = &quota{}
+	}
+	if !st.writes.left(p.Write.AtMost, now) {
+		return fmt.Errorf("%s is written too often: at most %s", p.ID, p.Write.AtMost.often())
+	}
+	if take {
+		st.writes.take(p.Write.AtMost, now)
 	}
 	return nil
 }
