@@ -381,7 +381,7 @@ func TestALockEndsCommandsAndRefusesEverybody(t *testing.T) {
 		p := newHall(t, nil)
 		p.command("1", "hold")
 		time.Sleep(time.Second)
-		if err := p.Lock(ByCommandLine, ""); err != nil {
+		if err := p.Lock(ByCommandLine, "", ""); err != nil {
 			t.Fatal(err)
 		}
 		want(t, "the command", p.replies(time.Second), "1 hold: stopped by lock req=false")

@@ -3,6 +3,9 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -146,18 +149,23 @@ func (d *office) find(device, point string) (*operator, *Point, error) {
 }
 
 // Lock keeps everybody from writing to a device, or to any with "". Commands
-// under way are stopped; their pulses are released.
-func (g *Gateway) Lock(who, device string) error { return g.setLock(who, device, true) }
+// under way are stopped; their pulses are released. The reason is for people.
+func (g *Gateway) Lock(who, device, reason string) error {
+	return g.setLock(Lock{Device: device, Who: who, Reason: reason}, true)
+}
 
 // Unlock takes a lock away.
-func (g *Gateway) Unlock(who, device string) error { return g.setLock(who, device, false) }
+func (g *Gateway) Unlock(who, device string) error {
+	return g.setLock(Lock{Device: device, Who: who}, false)
+}
 
-func (g *Gateway) setLock(who, device string, on bool) error {
-	d := g.office()
+func (g *Gateway) setLock(lock Lock, on bool) error {
+	d, device := g.office(), lock.Device
 	if device != "" && d.byDevice[device] == nil {
 		return fmt.Errorf("there is no device %s", device)
 	}
-	err := d.locks.put(Lock{Device: device, Who: who, Since: time.Now()}, on)
+	lock.Since, lock.Reason = time.Now(), short(lock.Reason)
+	err := d.locks.put(lock, on)
 	word := "unlock"
 	if on {
 		word = "lock"
@@ -167,7 +175,7 @@ func (g *Gateway) setLock(who, device string, on bool) error {
 			}
 		}
 	}
-	line := Audit{Who: who, Device: device, Command: word, Result: "done"}
+	line := Audit{Who: lock.Who, Device: device, Command: word, Asked: lock.Reason, Result: "done"}
 	if err != nil {
 		line.Result, line.Reason = "failed", err.Error()
 	}
@@ -179,13 +187,9 @@ func (g *Gateway) setLock(who, device string, on bool) error {
 	return err
 }
 
-// Locks are the locks in force.
+// Locks are the locks in force, the one of everything first.
 func (g *Gateway) Locks() []Lock {
-	var all []Lock
-	for _, l := range g.office().locks.all() {
-		all = append(all, l)
-	}
-	return all
+	return slices.SortedFunc(maps.Values(g.office().locks.all()), func(a, b Lock) int { return strings.Compare(a.Device, b.Device) })
 }
 
 // LockedAttribute is the attribute of a device that tells whether it is locked.
