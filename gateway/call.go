@@ -94,16 +94,8 @@ func (k *calling) refuse(err error) {
 }
 
 // finished answers a command that was carried out, or failed on the way.
-func (k *calling) finished(values []Attribute, err error) {
+func (k *calling) finished(values []Attribute, result string, err error) {
 	m, out := k.message, k.office.out[k.dir.user]
-	result := "done"
-	var unknown *unknownOutcome
-	switch {
-	case errors.As(err, &unknown):
-		result = "unknown"
-	case err != nil:
-		result = "failed"
-	}
 	line := Audit{Who: k.who, Device: k.command.operator.device.Name, Command: k.command.ID, ID: m.ID, Result: result}
 	if err != nil {
 		line.Reason = err.Error()

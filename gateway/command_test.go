@@ -124,11 +124,11 @@ func TestCallsOfMethods(t *testing.T) {
 		"expect fails": {reply: `1 home: expect "fault_code == 7" did not come true within 1s: fault_code is 0`, writes: "Home() run_word=stop", audit: "call Home → done"},
 		"refused": {change: func(m *machine) {
 			m.onCall = func() error { return &WriteError{Err: errors.New("BadUserAccessDenied")} }
-		}, reply: "1 home: call Home: BadUserAccessDenied", writes: "Home() run_word=stop", audit: "call Home → failed BadUserAccessDenied"},
+		}, reply: "1 home: BadUserAccessDenied", writes: "Home() run_word=stop", audit: "call Home → failed BadUserAccessDenied"},
 		"answer lost": {change: func(m *machine) {
 			m.onCall = func() error { return &WriteError{Err: errors.New("no answer"), Unknown: true} }
-		}, reply: "1 home: unknown outcome: call Home: no answer", writes: "Home() run_word=stop", audit: "call Home → unknown no answer"},
-		"line lost":     {change: func(m *machine) { m.onCall = func() error { return errors.New("EOF") } }, reply: "1 home: unknown outcome: call Home: EOF", writes: "Home() run_word=stop", audit: "call Home → unknown EOF"},
+		}, reply: "1 home: unknown outcome: no answer", writes: "Home() run_word=stop", audit: "call Home → unknown no answer"},
+		"line lost":     {change: func(m *machine) { m.onCall = func() error { return errors.New("EOF") } }, reply: "1 home: unknown outcome: EOF", writes: "Home() run_word=stop", audit: "call Home → unknown EOF"},
 		"guard by then": {change: func(m *machine) { time.AfterFunc(500*time.Millisecond, func() { m.set("remote", BoolValue(false)) }) }, reply: `1 home: call Home: guard "remote" does not hold: remote is false`, audit: `call Home → refused guard "remote" does not hold: remote is false`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -116,18 +116,19 @@ func (g *Gateway) Command(ctx context.Context, who, device, method string, param
 	}
 	type outcome struct {
 		values []Attribute
+		result string
 		err    error
 	}
 	done := make(chan outcome, 1)
-	x := &execution{command: c, who: who, with: with, params: params, arrived: time.Now(), finished: func(values []Attribute, err error) { done <- outcome{values, err} }}
+	x := &execution{command: c, who: who, with: with, params: params, arrived: time.Now(), finished: func(values []Attribute, result string, err error) { done <- outcome{values, result, err} }}
 	if err := o.start(x); err != nil {
 		return refuse(err)
 	}
 	select {
 	case r := <-done:
-		line := Audit{Who: who, Device: device, Command: method, Result: "done"}
+		line := Audit{Who: who, Device: device, Command: method, Result: r.result}
 		if r.err != nil {
-			line.Result, line.Reason = "failed", r.err.Error()
+			line.Reason = r.err.Error()
 		}
 		g.office().audit.add(line)
 		return r.values, r.err

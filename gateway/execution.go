@@ -18,7 +18,7 @@ type execution struct {
 	with     map[string]Value
 	params   []Asked
 	arrived  time.Time
-	finished func(values []Attribute, err error)
+	finished func(values []Attribute, result string, err error)
 	begin    func() error // before anything is written; may be nil
 
 	cancel  context.CancelCauseFunc
@@ -112,7 +112,21 @@ func (o *operator) execute(run context.Context, x *execution) {
 	if holds {
 		o.give()
 	}
-	x.finished(values, err)
+	x.finished(values, x.result(err), err)
+}
+
+// result is the outcome in a word, as that of a write.
+func (x *execution) result(err error) string {
+	var unknown *unknownOutcome
+	switch {
+	case errors.As(err, &unknown):
+		return "unknown"
+	case err != nil && x.touched:
+		return "failed"
+	case err != nil:
+		return "refused"
+	}
+	return "done"
 }
 
 // carryOut takes the turn, notes that it begins, and makes the steps.
@@ -352,8 +366,10 @@ func (o *operator) call(ctx context.Context, x *execution, s *step) error {
 	}
 	if err != nil {
 		line.Reason = err.Error()
-		err = fmt.Errorf("call %s: %w", s.Call.Method, err)
-		if line.Result == "unknown" {
+		switch line.Result {
+		case "refused":
+			err = fmt.Errorf("call %s: %w", s.Call.Method, err) // a session says so itself
+		case "unknown":
 			err = &unknownOutcome{err}
 		}
 	}
