@@ -114,11 +114,11 @@ func (d *office) state(ctx context.Context, dir *directory, m *Downlink) {
 	}
 	var values []Asked
 	for _, v := range m.Values {
-		if p := dir.points[v.Name]; p != nil && applied(p) {
+		if p := dir.point(v.Name); p != nil && applied(p) {
 			values = append(values, v)
 		}
 	}
-	for _, together := range inBlocks(values, func(v Asked) *Point { return dir.points[v.Name] }) { // one refused value is no reason against the others
+	for _, together := range inBlocks(values, func(v Asked) *Point { return dir.point(v.Name) }) { // one refused value is no reason against the others
 		one := *m
 		one.Kind, one.Values = PushDownlink, together
 		d.push(ctx, dir, &one)
