@@ -89,6 +89,7 @@ type writeCounter struct {
 	listener net.Listener
 	mu       sync.Mutex
 	writes   []string // "11=7"
+	reads    int
 	waiter   sync.WaitGroup
 }
 
@@ -134,6 +135,11 @@ func (c *writeCounter) pass(conn net.Conn, to string) {
 		if _, err := io.ReadFull(conn, frame[6:n]); err != nil {
 			return
 		}
+		if frame[7] == 3 {
+			c.mu.Lock()
+			c.reads++
+			c.mu.Unlock()
+		}
 		if frame[7] == 6 {
 			c.mu.Lock()
 			c.writes = append(c.writes, fmt.Sprintf("%d=%d", binary.BigEndian.Uint16(frame[8:]), binary.BigEndian.Uint16(frame[10:])))
@@ -144,6 +150,9 @@ func (c *writeCounter) pass(conn net.Conn, to string) {
 		}
 	}
 }
+
+// polled is how many requests read.
+func (c *writeCounter) polled() int { c.mu.Lock(); defer c.mu.Unlock(); return c.reads }
 
 // count is how often a register was written with a value.
 func (c *writeCounter) count(write string) (n int) {
