@@ -113,7 +113,7 @@ func FuzzDownlink(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	p := startPlant(f)
+	p := startMachine(f)
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		for _, kind := range []gateway.DownlinkKind{gateway.PushDownlink, gateway.CommandDownlink, gateway.StateDownlink} {
 			d := gateway.Downlink{Kind: kind}
@@ -174,7 +174,7 @@ func TestHostileDownlinksCostNothing(t *testing.T) {
 		`{` + strings.Repeat(`"a":1,`, 10_000) + `"b":1}`, `"` + strings.Repeat(`\u0041`, 10_000) + `"`, `{"` + strings.Repeat("a", 60_000) + `":1}`, "", "\x00", `{"method":"` + strings.Repeat(`\\`, 30_000),
 		`{"a":[35]}`, `{"a":true}`, `{"a":-0}`, `{"a":null}`, `{"a":{}}`, `{"a":35,"nothing":1}`, `{"switch":2}`, `{"method":"start","params":{"hz":1e400},"id":%d}`, `{"method":"start","params":{"hz":40,"hz":41},"id":%d}`,
 		`{"method":"start","params":{"hz":[40]},"id":%d}`, `{"method":"start","params":{"hz":40,"x":1},"id":%d}`, `{"method":"start","params":[40],"id":%d}`, `{"method":"start","params":{"hz":40},"id":{"a":%d}}`, `{"method":["start"],"params":{"hz":40},"id":%d}`}
-	p := startPlant(t)
+	p := startMachine(t)
 	var took []time.Duration
 	var payloads [][]byte
 	for _, text := range hostile {

@@ -16,9 +16,9 @@ import (
 	"sluice/gateway/cloud"
 )
 
-// plant is a gateway with a machine that may be written to: what its cloud sends
+// machine is a gateway with a machine that may be written to: what its cloud sends
 // comes from a test. It notes what must never happen.
-type plant struct {
+type machine struct {
 	*cloud.Session // encodes replies, and reads parameters
 	down           chan gateway.Downlink
 	writes         atomic.Int64
@@ -27,9 +27,9 @@ type plant struct {
 	wrong string
 }
 
-func startPlant(t testing.TB) *plant {
+func startMachine(t testing.TB) *machine {
 	t.Helper()
-	p := &plant{Session: new(cloud.Session), down: make(chan gateway.Downlink)}
+	p := &machine{Session: new(cloud.Session), down: make(chan gateway.Downlink)}
 	store, err := buffer.Open(filepath.Join(t.TempDir(), "buffer.db"), buffer.Options{MaxSize: 8 << 20})
 	if err != nil {
 		t.Fatal(err)
@@ -78,14 +78,14 @@ func machineSite() *gateway.Site {
 	return s
 }
 
-func (p *plant) fail(format string, args ...any) {
+func (p *machine) fail(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.wrong = fmt.Sprintf(format, args...)
 }
 
 // send hands a message over, and returns when the one before was dealt with.
-func (p *plant) send(t testing.TB, d gateway.Downlink) {
+func (p *machine) send(t testing.TB, d gateway.Downlink) {
 	t.Helper()
 	p.down <- d
 	p.mu.Lock()
@@ -97,7 +97,7 @@ func (p *plant) send(t testing.TB, d gateway.Downlink) {
 
 // The cloud's side.
 
-func (p *plant) Receive(ctx context.Context) (gateway.Downlink, error) {
+func (p *machine) Receive(ctx context.Context) (gateway.Downlink, error) {
 	select {
 	case d := <-p.down:
 		return d, nil
@@ -106,29 +106,31 @@ func (p *plant) Receive(ctx context.Context) (gateway.Downlink, error) {
 	}
 }
 
-func (p *plant) SendReply(_ context.Context, payload []byte) error {
+func (p *machine) SendReply(_ context.Context, payload []byte) error {
 	if !json.Valid(payload) || len(payload) > cloud.MaxMessage {
 		p.fail("a reply is %.200q", payload)
 	}
 	return nil
 }
 
-func (p *plant) Publish(_ context.Context, records []gateway.Record) (int, error) {
+func (p *machine) Publish(_ context.Context, records []gateway.Record) (int, error) {
 	return len(records), nil
 }
 
-func (p *plant) Await(context.Context, gateway.RecordKind, bool) error { return nil }
+func (p *machine) Await(context.Context, gateway.RecordKind, bool) error { return nil }
 
 // The machine's side.
 
-func (p *plant) Open(context.Context) (gateway.Session, error) { return field{p}, nil }
+func (p *machine) Open(context.Context) (gateway.Session, error) { return machineSession{p}, nil }
 
-type field struct{ *plant }
+type machineSession struct{ *machine }
 
-func (f field) Close() error                                    { return nil }
-func (f field) Plan(points []*gateway.Point) [][]*gateway.Point { return [][]*gateway.Point{points} }
+func (f machineSession) Close() error { return nil }
+func (f machineSession) Plan(points []*gateway.Point) [][]*gateway.Point {
+	return [][]*gateway.Point{points}
+}
 
-func (f field) Read(_ context.Context, group []*gateway.Point) (samples []gateway.Sample, _ error) {
+func (f machineSession) Read(_ context.Context, group []*gateway.Point) (samples []gateway.Sample, _ error) {
 	for _, p := range group {
 		samples = append(samples, gateway.Sample{Point: p, Time: time.Now(), Quality: gateway.Bad, Reason: "it tells nothing"})
 	}
@@ -136,7 +138,7 @@ func (f field) Read(_ context.Context, group []*gateway.Point) (samples []gatewa
 }
 
 // Write takes only what fits the point, and is writable.
-func (f field) Write(_ context.Context, p *gateway.Point, v gateway.Value) error {
+func (f machineSession) Write(_ context.Context, p *gateway.Point, v gateway.Value) error {
 	f.writes.Add(1)
 	fits := map[string]func() bool{
 		"a":      func() bool { return v.Numeric() && v.Float() >= 20 && v.Float() <= 50 },
