@@ -433,7 +433,7 @@ func (b *busLoop) look(ctx context.Context, points ...*Point) ([]Sample, error) 
 			sleep(busCtx, min(rest, busyPause))
 		}
 		for _, p := range points {
-			b.reporter.states[p].owed = true
+			b.reporter.states[p].owe()
 		}
 		lost := b.fetch(busCtx, points)
 		var samples []Sample

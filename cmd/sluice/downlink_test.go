@@ -89,7 +89,7 @@ type writeCounter struct {
 	listener net.Listener
 	mu       sync.Mutex
 	writes   []string // "11=7"
-	reads    int
+	polls    int
 	waiter   sync.WaitGroup
 }
 
@@ -135,9 +135,9 @@ func (c *writeCounter) pass(conn net.Conn, to string) {
 		if _, err := io.ReadFull(conn, frame[6:n]); err != nil {
 			return
 		}
-		if frame[7] == 3 {
+		if frame[7] == 3 && binary.BigEndian.Uint16(frame[10:]) == 3 { // setpoint, word and pin: no guard or read-back asks for all
 			c.mu.Lock()
-			c.reads++
+			c.polls++
 			c.mu.Unlock()
 		}
 		if frame[7] == 6 {
@@ -151,8 +151,8 @@ func (c *writeCounter) pass(conn net.Conn, to string) {
 	}
 }
 
-// polled is how many requests read.
-func (c *writeCounter) polled() int { c.mu.Lock(); defer c.mu.Unlock(); return c.reads }
+// polled is how many polls came.
+func (c *writeCounter) polled() int { c.mu.Lock(); defer c.mu.Unlock(); return c.polls }
 
 // count is how often a register was written with a value.
 func (c *writeCounter) count(write string) (n int) {
