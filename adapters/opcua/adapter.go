@@ -14,13 +14,12 @@ import (
 // Adapter speaks OPC UA with one server. It keeps the compiled points, and what
 // the next session can go on with.
 type Adapter struct {
-	env     gateway.Env
-	bus     *gateway.Bus
-	devices []*gateway.Device
-	places  map[*gateway.Point]*place
-	timeout time.Duration // of a request
-
-	entering sync.Mutex // one connection is opened at a time
+	env      gateway.Env
+	bus      *gateway.Bus
+	devices  []*gateway.Device
+	places   map[*gateway.Point]*place
+	timeout  time.Duration // of a request
+	lifetime time.Duration // of the keys of a channel
 
 	identities *identities                      // the gateway's own, for all servers
 	pin        *x509.Certificate                // the server's, that first-use keeps
@@ -55,7 +54,7 @@ func New(env gateway.Env, bus *gateway.Bus, devices []*gateway.Device) (gateway.
 	if bus.Type != "opcua" {
 		return nil, fmt.Errorf("bus type %q is no OPC UA bus", bus.Type)
 	}
-	a := &Adapter{env: env, bus: bus, devices: devices, places: make(map[*gateway.Point]*place), timeout: bus.Timeout, clockSaid: make(map[*gateway.Device]bool), identities: identitiesOf(env)}
+	a := &Adapter{env: env, bus: bus, devices: devices, places: make(map[*gateway.Point]*place), timeout: bus.Timeout, lifetime: time.Hour, clockSaid: make(map[*gateway.Device]bool), identities: identitiesOf(env)}
 	if a.timeout <= 0 {
 		a.timeout = defaultTimeout
 	}

@@ -145,12 +145,14 @@ func next(number uint32) uint32 {
 func (e *engine) publish(ctx context.Context, acks *acknowledgements, answers chan<- published) {
 	for ctx.Err() == nil {
 		taken := acks.take()
-		answer, err := send[ua.PublishResponse](ctx, e.session, &ua.PublishRequest{SubscriptionAcknowledgements: taken})
+		limited, cancel := context.WithTimeout(ctx, publishTime)
+		answer, err := send[ua.PublishResponse](limited, e.session, &ua.PublishRequest{SubscriptionAcknowledgements: taken})
+		cancel()
 		switch {
 		case errors.Is(err, ua.StatusBadTooManyPublishRequests):
 			acks.giveBack(taken)
 			return // the others are enough
-		case errors.Is(err, ua.StatusBadTimeout):
+		case errors.Is(err, ua.StatusBadTimeout) || errors.Is(err, context.DeadlineExceeded):
 			acks.giveBack(taken)
 			continue
 		}

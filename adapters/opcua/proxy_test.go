@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -117,8 +118,12 @@ func (p *proxy) frames(to, from net.Conn, count bool) {
 // change is what somebody in between makes of an answer; lengths stay.
 func (p *proxy) change(frame []byte) []byte {
 	if p.onlyNone {
-		for _, policy := range []string{"#Aes256_Sha256_RsaPss", "#Aes128_Sha256_RsaOaep", "#Basic256Sha256"} {
-			frame = bytes.ReplaceAll(frame, []byte(policy), []byte("#"+strings.Repeat("x", len(policy)-1)))
+		for _, policy := range []string{"Aes256_Sha256_RsaPss", "Aes128_Sha256_RsaOaep", "Basic256Sha256"} {
+			for mode := range byte(4) { // which stands before an endpoint's policy, and not before a token's
+				uri := binary.LittleEndian.AppendUint32([]byte{mode, 0, 0, 0}, uint32(len("http://opcfoundation.org/UA/SecurityPolicy#"+policy)))
+				uri = append(uri, "http://opcfoundation.org/UA/SecurityPolicy#"...)
+				frame = bytes.ReplaceAll(frame, append(slices.Clone(uri), policy...), append(uri, strings.Repeat("x", len(policy))...))
+			}
 		}
 	}
 	if len(p.swap[0]) > 0 && len(p.swap[0]) == len(p.swap[1]) {
