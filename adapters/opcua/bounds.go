@@ -34,7 +34,7 @@ var (
 func decodeAnswer(body []byte) (response ua.Response, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", errUnreadable, p)
+			err = fmt.Errorf("%w: the decoder stumbled: %v", errUnreadable, p)
 		}
 	}()
 	b := &bounds{rest: body}

@@ -367,7 +367,9 @@ func (c *channel) receive(reader io.Reader) error {
 		if err != nil {
 			return err
 		}
-		if err := c.take(chunk); err != nil {
+		if err := c.take(chunk); err != nil && err != io.EOF {
+			return fmt.Errorf("read a message of the server: %w", err)
+		} else if err != nil {
 			return err
 		}
 	}
@@ -377,7 +379,7 @@ func (c *channel) receive(reader io.Reader) error {
 func (c *channel) take(chunk []byte) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("read a message of the server: %v", p)
+			err = fmt.Errorf("%v", p)
 		}
 	}()
 	var rest []byte

@@ -20,9 +20,11 @@ type proxy struct {
 	listener net.Listener
 	target   string
 	requests atomic.Int64
-	onlyNone bool        // offers no security, whatever the server does
-	swap     [2][]byte   // what is replaced in answers, and by what
-	hole     atomic.Bool // nothing passes, nothing is closed
+	keys     atomic.Int64 // requests for keys of a channel
+	spy      func([]byte) // sees what the client sends
+	onlyNone bool         // offers no security, whatever the server does
+	swap     [2][]byte    // what is replaced in answers, and by what
+	hole     atomic.Bool  // nothing passes, nothing is closed
 	mutex    sync.Mutex
 	conns    map[net.Conn]bool
 	refuse   bool
@@ -97,8 +99,14 @@ func (p *proxy) frames(to, from net.Conn, count bool) {
 		if !count {
 			frame = p.change(frame)
 		}
+		if count && p.spy != nil {
+			p.spy(frame)
+		}
 		if count && string(head[:4]) == "MSGF" {
 			p.requests.Add(1)
+		}
+		if count && string(head[:3]) == "OPN" {
+			p.keys.Add(1)
 		}
 		for p.hole.Load() {
 			time.Sleep(5 * time.Millisecond)

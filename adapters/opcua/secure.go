@@ -164,6 +164,8 @@ func (a *Adapter) tokenFor(e *ua.EndpointDescription) (*ua.UserTokenPolicy, stri
 	switch {
 	case best != nil:
 		return best, ""
+	case len(kinds) == 0:
+		why = "the server lets nobody in with security " + securityName(e)
 	case why == "":
 		why = fmt.Sprintf("the server does not let %s in with security %s, but %s", loginName(want), securityName(e), strings.Join(kinds, ", "))
 	}

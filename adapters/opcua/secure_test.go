@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -59,6 +60,9 @@ func (g *gate) open(t *testing.T) error {
 	}
 	defer session.Close()
 	samples, err := session.Read(ctx, d.Points)
+	if err == nil && samples[0].Reason != "" {
+		return errors.New(samples[0].Reason)
+	}
 	if err == nil && (samples[0].Quality != gateway.Good || samples[0].Value.Int() != 42 && !g.any) {
 		t.Errorf("read %v: %s", samples[0].Value, samples[0].Reason)
 	}
@@ -110,9 +114,6 @@ func TestEveryPolicyModeAndLogin(t *testing.T) {
 		for name, login := range map[string]gateway.BusLogin{
 			"anonymous": {}, "user": {User: "me", Password: "s3cret"}, "certificate": {Cert: cert, Key: gateway.Secret("file:" + key)},
 		} {
-			if security == "None" && name == "certificate" {
-				continue // the library signs no user's certificate without a secure channel
-			}
 			t.Run(security+" "+name, func(t *testing.T) {
 				g := newGate(t, s, security)
 				g.dir, g.bus.Login = shared, login
@@ -276,5 +277,24 @@ func TestOwnCertificateIsKeptAndRenewed(t *testing.T) {
 	}
 	if renewed, _ := os.ReadFile(own); string(renewed) == string(block.Bytes) || !strings.Contains(g.log.String(), "the old one ends soon") {
 		t.Errorf("a certificate that ends in 20 days was not renewed: %s", g.log.String())
+	}
+}
+
+// Keys of a channel are renewed while values flow, by a server of another maker.
+func TestKeysAreRenewed(t *testing.T) {
+	t.Parallel()
+	server := startPeer(t, "--counters", "2", "--every", "100", "--security", "Aes256_Sha256_RsaPss", "--modes", "SignAndEncrypt")
+	p := startProxy(t, strings.TrimPrefix(server.endpoint, "opc.tcp://"))
+	w := prepareSite(t, strings.Replace(faultSite(2), "security: None", "trust: first-use", 1), p.endpoint())
+	w.period = 100 * time.Millisecond
+	opcua.RenewKeys(w.adapter, time.Second)
+	w.start(t)
+	w.until(t, "first value", "c0", time.Minute, isGood)
+	before := p.keys.Load()
+	if !eventually(func() bool { return p.keys.Load() >= before+4 }) {
+		t.Error("no keys were renewed")
+	}
+	if missing, backwards := w.missed(t, "c0"); missing+backwards > 0 || w.lost() > 0 {
+		t.Errorf("%d missed, %d backwards, %d losses", missing, backwards, w.lost())
 	}
 }

@@ -10,7 +10,8 @@
 //   --counters N        N variables ns=1;s=counter0 … that all hold n, and
 //   --every MS          how often n rises by one (default 1000)
 //   --conformance       the address space for conformance testing
-//   --user NAME:WORD    a user; anonymous sessions are refused then
+//   --user NAME:WORD    a user, beside those with a certificate; anonymous sessions
+//                       are refused then
 //   --security LIST     None,Basic256Sha256,Aes128_Sha256_RsaOaep,Aes256_Sha256_RsaPss
 //   --modes LIST        None,Sign,SignAndEncrypt
 //
@@ -18,7 +19,7 @@
 // command on its standard input: {"done": command, …} or {"error": …}.
 //   count           says n
 //   hold, go        n stands still; n rises again
-//   restart         ends and begins anew: sessions and subscriptions are gone
+//   restart [ID]    ends and begins anew, without a node: sessions and subscriptions are gone
 //   drop            closes all sessions; subscriptions stay for a while
 //   unsubscribe     deletes all subscriptions; sessions stay
 //   remove ID       deletes a node
@@ -76,6 +77,7 @@ function serverOptions() {
   }
   if (options.pki) {
     o.serverCertificateManager = new OPCUACertificateManager({ rootFolder: options.pki, automaticallyAcceptUnknownCertificate: true });
+    o.userCertificateManager = new OPCUACertificateManager({ rootFolder: options.pki + "/users", automaticallyAcceptUnknownCertificate: true });
   }
   if (options.limits) {
     const most = Number(options.limits);
@@ -110,7 +112,7 @@ function show(counter) {
   counter.setValueFromSource({ dataType: DataType.UInt32, value: n });
 }
 
-async function start() {
+async function start(without) {
   server = new OPCUAServer(serverOptions());
   await server.initialize();
   if (options.conformance) {
@@ -118,7 +120,9 @@ async function start() {
     await build(server.engine.addressSpace);
   }
   for (let i = 0; i < Number(options.counters); i++) {
-    addCounter(`s=counter${i}`, `counter${i}`);
+    if (`s=counter${i}` !== without) {
+      addCounter(`s=counter${i}`, `counter${i}`);
+    }
   }
   await server.start();
   port = server.endpoints[0].port;
@@ -143,10 +147,10 @@ const commands = {
   go: () => {
     held = false;
   },
-  restart: async () => {
+  restart: async (without) => {
     counters = [];
     await server.shutdown(0);
-    await start();
+    await start(without);
   },
   drop: () => ({ sessions: forEachSession((session) => server.engine.closeSession(session.authenticationToken, false, "Terminated")) }),
   unsubscribe: () => {
