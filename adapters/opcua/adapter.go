@@ -105,6 +105,9 @@ func (a *Adapter) Open(ctx context.Context) (gateway.Session, error) {
 		return nil, err
 	}
 	if err := s.prepare(ctx); err != nil {
+		if s.resumed {
+			s.lose(err) // it is left to the next connection, with the subscription in it
+		}
 		s.Close()
 		return nil, err
 	}

@@ -107,15 +107,19 @@ func (a *Adapter) secureChannel(ctx context.Context, d *door) (*channel, error) 
 func (a *Adapter) openSession(ctx context.Context, c *channel, d *door) (*session, error) {
 	if a.watch != nil && a.watch.ticket != nil {
 		t := a.watch.ticket
-		a.watch.ticket = nil
 		t.door = d
 		err := a.activate(ctx, c, t)
+		var code ua.StatusCode
+		if err != nil && !errors.As(err, &code) {
+			return nil, fmt.Errorf("go on with the session: %w", words(err))
+		}
+		a.watch.ticket = nil
 		if err == nil {
 			s := newSession(a, c, t)
 			s.resumed = true
 			return s, nil
 		}
-		a.env.Log.Debug("the server has forgotten the session", "error", err)
+		a.env.Log.Debug("the server has forgotten the session", "error", words(err))
 	}
 	t, err := a.createSession(ctx, c, d)
 	if err != nil {

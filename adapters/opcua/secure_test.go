@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -96,6 +97,18 @@ func startVault(t *testing.T, o serverOptions) *plantServer {
 	return s
 }
 
+// usualVault is a vault for all tests, with the usual certificate and a user: a
+// server takes its time to start.
+var usualVault = func() func(*testing.T) *plantServer {
+	var once sync.Once
+	var s *plantServer
+	return func(t *testing.T) *plantServer {
+		t.Helper()
+		once.Do(func() { s = startVault(t, serverOptions{stays: true, options: users("me", "s3cret")}) })
+		return s
+	}
+}()
+
 func sum(der []byte) string {
 	hash := sha256.Sum256(der)
 	return strings.ToUpper(hex.EncodeToString(hash[:]))
@@ -103,7 +116,7 @@ func sum(der []byte) string {
 
 func TestEveryPolicyModeAndLogin(t *testing.T) {
 	t.Parallel()
-	s := startVault(t, serverOptions{options: users("me", "s3cret")})
+	s := usualVault(t)
 	user := makeCert(t, time.Now().AddDate(1, 0, 0))
 	cert, key := user.files(t)
 	shared := t.TempDir()
@@ -136,7 +149,7 @@ func TestEveryPolicyModeAndLogin(t *testing.T) {
 func TestTheFirstCertificateIsKeptAndAChangedOneRefused(t *testing.T) {
 	t.Parallel()
 	first, second := usualCert(t), makeCert(t, time.Now().AddDate(1, 0, 0))
-	s := startVault(t, serverOptions{})
+	s := usualVault(t)
 	g := newGate(t, s, "auto")
 	if err := g.open(t); err != nil {
 		t.Fatal(err)
@@ -162,7 +175,7 @@ func TestTheFirstCertificateIsKeptAndAChangedOneRefused(t *testing.T) {
 
 func TestATrustedFile(t *testing.T) {
 	t.Parallel()
-	s := startVault(t, serverOptions{})
+	s := usualVault(t)
 	g := newGate(t, s, "auto")
 	file := filepath.Join(g.dir, "plc.pem")
 	g.bus.Trust = "file:" + file
@@ -200,7 +213,7 @@ func TestCertificatesThatEnd(t *testing.T) {
 // A server that offers None only may be another one in between.
 func TestAutoNeverFallsToNone(t *testing.T) {
 	t.Parallel()
-	s := startVault(t, serverOptions{options: users("me", "s3cret")})
+	s := usualVault(t)
 	p := startProxy(t, s.address())
 	p.onlyNone = true
 	g := newGate(t, s, "auto")
@@ -225,12 +238,12 @@ func TestAutoNeverFallsToNone(t *testing.T) {
 // answer all the same, for want of its key.
 func TestAStolenCertificateOpensNoChannel(t *testing.T) {
 	t.Parallel()
-	s := startVault(t, serverOptions{})
+	s := usualVault(t)
 	g := newGate(t, s, "auto")
 	if err := g.open(t); err != nil {
 		t.Fatal(err)
 	}
-	thief := startVault(t, serverOptions{cert: makeCert(t, time.Now().AddDate(1, 0, 0))})
+	thief := startVault(t, serverOptions{cert: certOf(t, newKey(), time.Now().AddDate(1, 0, 0))})
 	p := startProxy(t, thief.address())
 	p.swap = [2][]byte{thief.LocalCertificate(), s.LocalCertificate()}
 	g.bus.Endpoint = p.endpoint()
@@ -239,7 +252,7 @@ func TestAStolenCertificateOpensNoChannel(t *testing.T) {
 
 func TestOwnCertificateIsKeptAndRenewed(t *testing.T) {
 	t.Parallel()
-	s := startVault(t, serverOptions{})
+	s := usualVault(t)
 	g := newGate(t, s, "auto")
 	if err := g.open(t); err != nil {
 		t.Fatal(err)
@@ -283,10 +296,10 @@ func TestOwnCertificateIsKeptAndRenewed(t *testing.T) {
 // Keys of a channel are renewed while values flow, by a server of another maker.
 func TestKeysAreRenewed(t *testing.T) {
 	t.Parallel()
-	server := startPeer(t, "--counters", "2", "--every", "100", "--security", "Aes256_Sha256_RsaPss", "--modes", "SignAndEncrypt")
+	server := startPeer(t, "--counters", "2", "--every", "400", "--security", "Aes256_Sha256_RsaPss", "--modes", "SignAndEncrypt")
 	p := startProxy(t, strings.TrimPrefix(server.endpoint, "opc.tcp://"))
 	w := prepareSite(t, strings.Replace(faultSite(2), "security: None", "trust: first-use", 1), p.endpoint())
-	w.period = 100 * time.Millisecond
+	w.period = 400 * time.Millisecond
 	opcua.RenewKeys(w.adapter, time.Second)
 	w.start(t)
 	w.until(t, "first value", "c0", time.Minute, isGood)
