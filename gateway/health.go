@@ -83,6 +83,7 @@ type busHealth struct {
 	changed time.Time // to up or down; zero before the first of both
 	last    string    // why it was lost last
 	lastAt  time.Time
+	isDown  atomic.Bool // lost; for other goroutines
 }
 
 // down notes that the connection of the bus is gone.
@@ -96,6 +97,7 @@ func (h *busHealth) down(err error) {
 		h.log.Warn("bus still lost", "error", err)
 	}
 	h.lost = err.Error()
+	h.isDown.Store(true)
 }
 
 // up notes a good answer: with the first one, a lost bus is back.
@@ -103,6 +105,7 @@ func (h *busHealth) up() {
 	if h.lost != "" {
 		h.log.Info("bus is back", "after", time.Since(h.since).Round(time.Millisecond))
 		h.lost, h.changed = "", time.Now()
+		h.isDown.Store(false)
 	}
 	if h.changed.IsZero() {
 		h.changed = time.Now()

@@ -114,7 +114,7 @@ func (d *office) state(ctx context.Context, dir *directory, m *Downlink) {
 	}
 	var values []Asked
 	for _, v := range m.Values {
-		if p := dir.points[v.Name]; p != nil && applied(p) {
+		if p := dir.point(v.Name); p != nil && applied(p) {
 			values = append(values, v)
 		}
 	}

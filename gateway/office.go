@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -51,7 +52,7 @@ type office struct {
 // directory is what a username can name.
 type directory struct {
 	user     string
-	points   map[string]*Point
+	points   []*Point // by name: a map would take five times the memory
 	commands map[string]*command
 	streams  map[string]*inbound
 }
@@ -98,6 +99,9 @@ func newOffice(g *Gateway, c *Config, buses []*busLoop) (*office, error) {
 			d.enlist(o)
 		}
 	}
+	for _, dir := range d.byUser {
+		slices.SortFunc(dir.points, func(a, b *Point) int { return strings.Compare(a.Name, b.Name) })
+	}
 	return d, nil
 }
 
@@ -105,18 +109,25 @@ func newOffice(g *Gateway, c *Config, buses []*busLoop) (*office, error) {
 func (d *office) enlist(o *operator) {
 	dir := d.byUser[o.device.User]
 	if dir == nil {
-		dir = &directory{user: o.device.User, points: make(map[string]*Point), commands: make(map[string]*command), streams: make(map[string]*inbound)}
+		dir = &directory{user: o.device.User, commands: make(map[string]*command), streams: make(map[string]*inbound)}
 		d.byUser[o.device.User] = dir
 	}
-	for _, p := range o.device.Points {
-		dir.points[p.Name] = p
-	}
+	dir.points = append(dir.points, o.device.Points...)
 	for _, c := range o.commands {
 		dir.commands[o.device.Prefix+c.ID] = c
 	}
 	for _, s := range o.inbound {
 		dir.streams[o.device.Prefix+s.stream.ID] = s
 	}
+}
+
+// point is the one of a name in the cloud; nil for none.
+func (dir *directory) point(name string) *Point {
+	i, found := slices.BinarySearchFunc(dir.points, name, func(p *Point, name string) int { return strings.Compare(p.Name, name) })
+	if !found {
+		return nil
+	}
+	return dir.points[i]
 }
 
 // run serves everybody until ctx ends and all that was begun has ended.

@@ -31,7 +31,7 @@ func (d *office) push(_ context.Context, dir *directory, m *Downlink) {
 	who := byCloud + ":" + dir.user
 	values := make([]*pushed, len(m.Values))
 	for i, asked := range m.Values {
-		values[i] = &pushed{asked: asked, point: dir.points[asked.Name]}
+		values[i] = &pushed{asked: asked, point: dir.point(asked.Name)}
 	}
 	err := fitness(m)
 	if err == nil && time.Since(m.Arrived) > validity {

@@ -15,7 +15,7 @@ func (g *Gateway) reportStatus(ctx context.Context) {
 			wait = statusFirst
 			continue
 		}
-		g.storeFor(c.Login.User, Record{Kind: ReportRecord, Time: time.Now(), Values: g.status(ctx)})
+		g.storeFor(c.Login.User, Record{Kind: ReportRecord, Time: time.Now(), Values: g.status()})
 	}
 }
 
@@ -23,36 +23,31 @@ func (g *Gateway) reportStatus(ctx context.Context) {
 // then.
 const statusFirst = 5 * time.Second
 
-// status is the gateway in a few attributes.
-func (g *Gateway) status(ctx context.Context) []Attribute {
-	s := g.Snapshot(ctx)
-	up, down, busesDown := 0, 0, 0
-	for _, b := range s.Buses {
-		if b.State == BusDown {
+// status is the gateway in a few attributes. It asks no bus: a copy of all its
+// points would take more memory than all the rest of this.
+func (g *Gateway) status() []Attribute {
+	now, sum, store := time.Now(), g.Summary(), g.config.Buffer.Stats()
+	buses, lanes := g.loops()
+	busesDown := 0
+	for _, b := range buses {
+		if b.health.isDown.Load() {
 			busesDown++
-		}
-		for i := range b.Devices {
-			if b.Devices[i].Online {
-				up++
-			} else {
-				down++
-			}
 		}
 	}
 	var oldest, drain, pace time.Duration
-	for i := range s.Lanes {
-		l := &s.Lanes[i]
+	for _, lane := range lanes {
+		l := lane.show(now)
 		if !l.Oldest.IsZero() {
-			oldest = max(oldest, s.Time.Sub(l.Oldest))
+			oldest = max(oldest, now.Sub(l.Oldest))
 		}
 		drain, pace = max(drain, l.Drain), max(pace, l.Pace)
 	}
 	seconds := func(d time.Duration) Value { return IntValue(int64(d / time.Second)) }
 	return []Attribute{
-		{"version", TextValue(g.config.Version)}, {"uptime_s", seconds(s.Time.Sub(s.Started))},
-		{"devices_up", IntValue(int64(up))}, {"devices_down", IntValue(int64(down))}, {"buses_down", IntValue(int64(busesDown))},
-		{"buffer_records", IntValue(int64(s.Buffer.Waiting))}, {"buffer_bytes", IntValue(s.Buffer.FileSize)}, {"buffer_ok", BoolValue(s.Buffer.FailingSince.IsZero())},
+		{"version", TextValue(g.config.Version)}, {"uptime_s", seconds(now.Sub(g.started))},
+		{"devices_up", IntValue(int64(sum.Up))}, {"devices_down", IntValue(int64(sum.Devices - sum.Up))}, {"buses_down", IntValue(int64(busesDown))},
+		{"buffer_records", IntValue(int64(store.Waiting))}, {"buffer_bytes", IntValue(store.FileSize)}, {"buffer_ok", BoolValue(store.FailingSince.IsZero())},
 		{"oldest_s", seconds(oldest)}, {"drain_s", seconds(drain)}, {"pace_ms", IntValue(pace.Milliseconds())},
-		{"lost", UintValue(s.Buffer.Dropped.Total())}, {"quarantined", UintValue(s.Buffer.Quarantined)},
+		{"lost", UintValue(store.Dropped.Total())}, {"quarantined", UintValue(store.Quarantined)},
 	}
 }
