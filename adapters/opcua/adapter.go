@@ -27,7 +27,8 @@ type Adapter struct {
 	warning    sync.Mutex
 	warned     map[string]bool // what was said about ends of certificates
 
-	watch *watch // the subscription, that sessions hand on
+	watch  *watch           // the subscription, that sessions hand on
+	alarms map[string]alarm // that are on and were told; nil before they are read
 
 	stamping  sync.Mutex // over the stamps of all places
 	clockSaid map[*gateway.Device]bool

@@ -136,6 +136,9 @@ func (e *engine) create(ctx context.Context) error {
 	if err := e.watchEvents(ctx); err != nil {
 		return err
 	}
+	if err := e.refreshConditions(ctx); err != nil {
+		return err
+	}
 	return e.add(ctx, w.items)
 }
 

@@ -9,6 +9,7 @@
 //   --limits N          OperationLimits: at most N operations in any request
 //   --counters N        N variables ns=1;s=counter0 … that all hold n, and
 //   --every MS          how often n rises by one (default 1000)
+//   --alarm             an alarm "too hot" of an object oven, on above 100
 //   --conformance       the address space for conformance testing
 //   --user NAME:WORD    a user, beside those with a certificate; anonymous sessions
 //                       are refused then
@@ -22,6 +23,7 @@
 //   restart [ID]    ends and begins anew, without a node: sessions and subscriptions are gone
 //   drop            closes all sessions; subscriptions stay for a while
 //   unsubscribe     deletes all subscriptions; sessions stay
+//   heat N          makes the oven N degrees hot
 //   remove ID       deletes a node
 //   add ID          makes a node again: a variable that holds n
 "use strict";
@@ -44,6 +46,7 @@ const { values: options } = parseArgs({
     limits: { type: "string" },
     counters: { type: "string", default: "0" },
     every: { type: "string", default: "1000" },
+    alarm: { type: "boolean", default: false },
     conformance: { type: "boolean", default: false },
     user: { type: "string" },
     security: { type: "string", default: "None" },
@@ -108,6 +111,30 @@ function addCounter(nodeId, name) {
   show(counter);
 }
 
+let heat = 20;
+let oven;
+
+function addOven() {
+  const space = server.engine.addressSpace;
+  space.installAlarmsAndConditionsService();
+  const namespace = space.getOwnNamespace();
+  const object = namespace.addObject({ browseName: "oven", organizedBy: space.rootFolder.objects, eventSourceOf: space.rootFolder.objects.server });
+  oven = namespace.addVariable({ componentOf: object, browseName: "heat", dataType: "Double", value: { dataType: DataType.Double, value: heat } });
+  const alarm = namespace.instantiateExclusiveLimitAlarm("ExclusiveLimitAlarmType", {
+    browseName: "too hot",
+    componentOf: object,
+    conditionSource: object,
+    conditionName: "too hot",
+    inputNode: oven,
+    highHighLimit: 1000,
+    highLimit: 100,
+    lowLimit: -100,
+    lowLowLimit: -1000,
+  });
+  alarm.setEnabledState(true);
+  oven.setValueFromSource({ dataType: DataType.Double, value: heat });
+}
+
 function show(counter) {
   counter.setValueFromSource({ dataType: DataType.UInt32, value: n });
 }
@@ -118,6 +145,9 @@ async function start(without) {
   if (options.conformance) {
     const { build_address_space_for_conformance_testing: build } = require("node-opcua-address-space-for-conformance-testing");
     await build(server.engine.addressSpace);
+  }
+  if (options.alarm) {
+    addOven();
   }
   for (let i = 0; i < Number(options.counters); i++) {
     if (`s=counter${i}` !== without) {
@@ -162,6 +192,10 @@ const commands = {
       }
     });
     return { subscriptions };
+  },
+  heat: (degrees) => {
+    heat = Number(degrees);
+    oven.setValueFromSource({ dataType: DataType.Double, value: heat });
   },
   remove: (nodeId) => {
     const node = find(nodeId);
