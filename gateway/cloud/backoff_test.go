@@ -1,7 +1,9 @@
 package cloud
 
 import (
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -38,11 +40,15 @@ func TestOutageIsSaidOncePerCause(t *testing.T) {
 	reset := func(port int) error {
 		return &net.OpError{Op: "read", Source: &net.TCPAddr{Port: port}, Err: errors.New("connection reset by peer")}
 	}
+	expired := func(detail string) error {
+		return fmt.Errorf("connect: %w", x509.CertificateInvalidError{Reason: x509.Expired, Detail: detail})
+	}
 	for i, c := range []struct {
 		err  error
 		news bool
 	}{
 		{errors.New("EOF"), true}, {reset(1), true}, {reset(2), false}, {errors.New("EOF"), false}, {errors.New("refused"), true},
+		{expired("now 10:00:00"), true}, {expired("now 10:00:03"), false},
 	} {
 		down, news := o.note(start.Add(time.Duration(i)*time.Second), c.err)
 		if news != c.news || down != time.Duration(i)*time.Second {

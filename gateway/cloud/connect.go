@@ -89,7 +89,7 @@ func (s *Session) attempt(ctx context.Context) (mqtt.Client, *link, error) {
 			return nil, err
 		}
 		release = context.AfterFunc(ctx, func() { conn.Close() })
-		return watch(conn, &s.down.stalled), nil
+		return watch(gather(conn, s.limits.write), &s.down.stalled), nil
 	})
 	options.AddBroker(s.broker.String())
 	client := mqtt.NewClient(options)

@@ -447,6 +447,7 @@ func schedule(t *testing.T, seed uint64, messages int, p *platform) (lost int) {
 }
 
 func TestRandomSchedulesLoseNothing(t *testing.T) {
+	t.Parallel()
 	const messages = 20
 	for seed := range uint64(10_000) {
 		var p platform

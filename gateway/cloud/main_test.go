@@ -24,6 +24,9 @@ import (
 // may outlive its end for longer than the write timeout. Fuzzing has its own.
 func TestMain(m *testing.M) {
 	before := runtime.NumGoroutine()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("16") // most of the parallel ones wait for the network
+	}
 	code := m.Run()
 	if flag.Lookup("test.fuzz").Value.String() != "" {
 		os.Exit(code)

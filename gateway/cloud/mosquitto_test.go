@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,8 +35,20 @@ user platform
 topic readwrite #
 `
 
-// mosquitto starts a real broker with users and rules; CI must have it.
-func mosquitto(t testing.TB) (url string) {
+// mosquitto starts a real broker with users and rules, and gives its address.
+func mosquitto(t testing.TB) (url string) { return newBroker(t).url }
+
+// broker is a real one, that can be stopped, changed and started again. It keeps
+// what its clients have not got yet, as the platform's does.
+type broker struct {
+	program, dir string
+	port, secure int    // of its two listeners; the second one is off until it is configured
+	url          string // of the first one
+	run          *exec.Cmd
+}
+
+// newBroker starts a broker; CI must have it.
+func newBroker(t testing.TB) *broker {
 	t.Helper()
 	program, err := exec.LookPath("mosquitto")
 	if err != nil {
@@ -47,45 +60,75 @@ func mosquitto(t testing.TB) (url string) {
 		}
 		t.Skip("mosquitto is not installed")
 	}
-	dir := t.TempDir()
-	path := func(name string) string { return filepath.Join(dir, name) }
-	for i, name := range []string{user, "mute", "platform"} {
-		flags := []string{"-b"}
-		if i == 0 {
-			flags = append(flags, "-c")
-		}
-		if out, err := exec.Command("mosquitto_passwd", append(flags, path("passwords"), name, password)...).CombinedOutput(); err != nil {
-			t.Fatalf("mosquitto_passwd: %v: %s", err, out)
-		}
+	b := &broker{program: program, dir: t.TempDir(), port: freePort(t), secure: freePort(t)}
+	b.url = fmt.Sprintf("mqtt://127.0.0.1:%d", b.port)
+	b.write(t, "passwords", "")
+	for _, name := range []string{user, "mute", "platform"} {
+		b.password(t, name, password)
 	}
+	b.write(t, "acl", acl)
+	b.configure(t, "allow_anonymous false\npassword_file "+b.path("passwords")+"\nacl_file "+b.path("acl"))
+	b.start(t)
+	t.Cleanup(func() { b.run.Process.Kill(); b.run.Wait() })
+	return b
+}
+
+func freePort(t testing.TB) int {
+	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := free.Addr().(*net.TCPAddr)
-	free.Close()
-	config := fmt.Sprintf("user root\nlistener %d 127.0.0.1\nallow_anonymous false\npassword_file %s\nacl_file %s\nlog_dest none\nset_tcp_nodelay true\n", addr.Port, path("passwords"), path("acl"))
-	for name, text := range map[string]string{"acl": acl, "config": config} {
-		if err := os.WriteFile(path(name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	broker := exec.Command(program, "-c", path("config"))
-	if err := broker.Start(); err != nil {
+	defer free.Close()
+	return free.Addr().(*net.TCPAddr).Port
+}
+
+func (b *broker) path(name string) string { return filepath.Join(b.dir, name) }
+
+func (b *broker) write(t testing.TB, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(b.path(name), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { broker.Process.Kill(); broker.Wait() })
+}
+
+// password is good from the next start on.
+func (b *broker) password(t testing.TB, user, password string) {
+	t.Helper()
+	if out, err := exec.Command("mosquitto_passwd", "-b", b.path("passwords"), user, password).CombinedOutput(); err != nil {
+		t.Fatalf("mosquitto_passwd: %v: %s", err, out)
+	}
+}
+
+// configure adds lines to what is always so; from the next start on.
+func (b *broker) configure(t testing.TB, lines string) {
+	t.Helper()
+	b.write(t, "config", fmt.Sprintf("user root\nlog_dest none\nset_tcp_nodelay true\nmax_queued_messages 0\npersistence true\npersistence_location %s/\nlistener %d 127.0.0.1\n%s\n",
+		b.dir, b.port, lines))
+}
+
+func (b *broker) start(t testing.TB) {
+	t.Helper()
+	b.run = exec.Command(b.program, "-c", b.path("config"))
+	if err := b.run.Start(); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "mosquitto listens", func() bool {
-		conn, err := net.Dial("tcp", addr.String())
+		conn, err := net.Dial("tcp", b.url[len("mqtt://"):])
 		if err == nil {
 			conn.Close()
 		}
 		return err == nil
 	})
-	return "mqtt://" + addr.String()
 }
 
-// observer is a second client, the platform's.
+func (b *broker) stop() {
+	b.run.Process.Signal(syscall.SIGTERM)
+	b.run.Wait()
+}
+
+// observer is a second client, the platform's. It loses nothing when the broker
+// goes away for a while.
 type observer struct {
 	client   mqtt.Client
 	mu       sync.Mutex
@@ -96,7 +139,7 @@ func observe(t testing.TB, url string, react func(*observer, mqtt.Message)) *obs
 	t.Helper()
 	o := &observer{}
 	o.client = mqtt.NewClient(mqtt.NewClientOptions().AddBroker(url).SetClientID("platform").SetUsername("platform").
-		SetPassword(password).SetAutoReconnect(false).SetOrderMatters(true))
+		SetPassword(password).SetCleanSession(false).SetMaxReconnectInterval(100 * time.Millisecond).SetOrderMatters(true))
 	if token := o.client.Connect(); token.Wait() && token.Error() != nil {
 		t.Fatal(token.Error())
 	}

@@ -1,7 +1,9 @@
 package cloud
 
 import (
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"time"
 )
@@ -38,10 +40,14 @@ func (o *outage) end(now time.Time) (down time.Duration, said bool) {
 	return down, said
 }
 
-// cause is the error without what differs from one attempt to the next, the
-// local port.
+// cause is the error without what differs from one attempt to the next: the
+// local port, and the time that a certificate does not cover.
 func cause(err error) string {
 	var op *net.OpError
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) {
+		return fmt.Sprint("certificate: ", invalid.Reason)
+	}
 	if errors.As(err, &op) {
 		return op.Op + ": " + op.Err.Error()
 	}

@@ -37,7 +37,11 @@ func AppendAttributes(dst []byte, r gateway.Record, lateTS string) []byte {
 // appendReport appends the messages of a report to list: none where nothing of
 // it can be sent, and more than one where it is over MaxMessage.
 func appendReport(list [][]byte, r gateway.Record, lateTS string) ([][]byte, error) {
-	payload := AppendAttributes(make([]byte, 0, 32*len(r.Values)+32), r, lateTS)
+	size := 32
+	for i := range r.Values {
+		size += 32 + len(r.Values[i].Value.Text())
+	}
+	payload := AppendAttributes(make([]byte, 0, size), r, lateTS)
 	switch {
 	case len(payload) == len("{}"):
 		return list, nil

@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"bufio"
 	"fmt"
 	"net"
 	"sync"
@@ -34,10 +35,12 @@ var answered = map[byte]byte{packetPuback: packetPublish, packetSuback: packetSu
 
 // watched is a connection that knows which packets of ours are unanswered. A
 // line that stood still delivers what the broker sent meanwhile in order, and
-// so before the answers that are due.
+// so before the answers that are due. It reads ahead, since the library takes a
+// packet in three bites.
 type watched struct {
 	net.Conn
 	stalled *atomic.Int64 // when a message was last read behind an overdue answer
+	ahead   *bufio.Reader // of receive
 
 	mu         sync.Mutex
 	unanswered map[byte][]time.Time // when they were sent, by kind
@@ -45,8 +48,15 @@ type watched struct {
 }
 
 func watch(c net.Conn, stalled *atomic.Int64) *watched {
-	return &watched{Conn: c, stalled: stalled, unanswered: map[byte][]time.Time{}}
+	w := &watched{Conn: c, stalled: stalled, unanswered: map[byte][]time.Time{}}
+	w.ahead = bufio.NewReader(receiver(w.receive))
+	return w
 }
+
+// receiver is a function that reads.
+type receiver func(b []byte) (int, error)
+
+func (f receiver) Read(b []byte) (int, error) { return f(b) }
 
 // Write notes the packets that want an answer.
 func (w *watched) Write(b []byte) (int, error) {
@@ -63,8 +73,11 @@ func (w *watched) Write(b []byte) (int, error) {
 	return w.Conn.Write(b)
 }
 
-// Read notes the answers, and messages that come while one is overdue.
-func (w *watched) Read(b []byte) (int, error) {
+// Read gives what was received.
+func (w *watched) Read(b []byte) (int, error) { return w.ahead.Read(b) }
+
+// receive notes the answers, and messages that come while one is overdue.
+func (w *watched) receive(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
 	w.mu.Lock()
 	defer w.mu.Unlock()
