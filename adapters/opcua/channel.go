@@ -507,7 +507,8 @@ func (c *channel) unlockOpening(chunk []byte) ([]byte, error) {
 	return o.unseal(chunk, len(chunk)-len(b.rest))
 }
 
-// adopt takes over new keys; the last ones are good until the next.
+// adopt takes over new keys. A server uses older ones until it hears from us
+// with the new, so some of them are kept.
 func (c *channel) adopt(response ua.Response) error {
 	r, ok := response.(*ua.OpenSecureChannelResponse)
 	if !ok {
@@ -530,7 +531,7 @@ func (c *channel) adopt(response ua.Response) error {
 	}
 	key := &token{id: r.SecurityToken.TokenID, protection: protection{symmetric, c.secured(), c.mode == ua.MessageSecurityModeSignAndEncrypt}, lifetime: lifetime}
 	c.id = r.SecurityToken.ChannelID
-	c.tokens = append(c.tokens[max(0, len(c.tokens)-1):], key)
+	c.tokens = append(c.tokens[max(0, len(c.tokens)-3):], key)
 	return nil
 }
 
