@@ -11,8 +11,10 @@
 //   --every MS          how often n rises by one (default 1000)
 //   --machine           a drive to write to: setpoint, remote, stubborn (which
 //                       keeps its value), guarded (which refuses) and Start(hz)
+//   --alarm             an alarm "too hot" of an object oven, on above 100
 //   --conformance       the address space for conformance testing
-//   --user NAME:WORD    a user; anonymous sessions are refused then
+//   --user NAME:WORD    a user, beside those with a certificate; anonymous sessions
+//                       are refused then
 //   --security LIST     None,Basic256Sha256,Aes128_Sha256_RsaOaep,Aes256_Sha256_RsaPss
 //   --modes LIST        None,Sign,SignAndEncrypt
 //
@@ -20,9 +22,10 @@
 // command on its standard input: {"done": command, …} or {"error": …}.
 //   count           says n
 //   hold, go        n stands still; n rises again
-//   restart         ends and begins anew: sessions and subscriptions are gone
+//   restart [ID]    ends and begins anew, without a node: sessions and subscriptions are gone
 //   drop            closes all sessions; subscriptions stay for a while
 //   unsubscribe     deletes all subscriptions; sessions stay
+//   heat N          makes the oven N degrees hot
 //   remove ID       deletes a node
 //   writes          what was written to the machine, in order
 //   add ID          makes a node again: a variable that holds n
@@ -48,6 +51,7 @@ const { values: options } = parseArgs({
     counters: { type: "string", default: "0" },
     every: { type: "string", default: "1000" },
     machine: { type: "boolean", default: false },
+    alarm: { type: "boolean", default: false },
     conformance: { type: "boolean", default: false },
     user: { type: "string" },
     security: { type: "string", default: "None" },
@@ -81,6 +85,7 @@ function serverOptions() {
   }
   if (options.pki) {
     o.serverCertificateManager = new OPCUACertificateManager({ rootFolder: options.pki, automaticallyAcceptUnknownCertificate: true });
+    o.userCertificateManager = new OPCUACertificateManager({ rootFolder: options.pki + "/users", automaticallyAcceptUnknownCertificate: true });
   }
   if (options.limits) {
     const most = Number(options.limits);
@@ -145,11 +150,35 @@ function addMachine() {
   });
 }
 
+let heat = 20;
+let oven;
+
+function addOven() {
+  const space = server.engine.addressSpace;
+  space.installAlarmsAndConditionsService();
+  const namespace = space.getOwnNamespace();
+  const object = namespace.addObject({ browseName: "oven", organizedBy: space.rootFolder.objects, eventSourceOf: space.rootFolder.objects.server });
+  oven = namespace.addVariable({ componentOf: object, browseName: "heat", dataType: "Double", value: { dataType: DataType.Double, value: heat } });
+  const alarm = namespace.instantiateExclusiveLimitAlarm("ExclusiveLimitAlarmType", {
+    browseName: "too hot",
+    componentOf: object,
+    conditionSource: object,
+    conditionName: "too hot",
+    inputNode: oven,
+    highHighLimit: 1000,
+    highLimit: 100,
+    lowLimit: -100,
+    lowLowLimit: -1000,
+  });
+  alarm.setEnabledState(true);
+  oven.setValueFromSource({ dataType: DataType.Double, value: heat });
+}
+
 function show(counter) {
   counter.setValueFromSource({ dataType: DataType.UInt32, value: n });
 }
 
-async function start() {
+async function start(without) {
   server = new OPCUAServer(serverOptions());
   await server.initialize();
   if (options.conformance) {
@@ -159,8 +188,13 @@ async function start() {
   if (options.machine) {
     addMachine();
   }
+  if (options.alarm) {
+    addOven();
+  }
   for (let i = 0; i < Number(options.counters); i++) {
-    addCounter(`s=counter${i}`, `counter${i}`);
+    if (`s=counter${i}` !== without) {
+      addCounter(`s=counter${i}`, `counter${i}`);
+    }
   }
   await server.start();
   port = server.endpoints[0].port;
@@ -185,10 +219,10 @@ const commands = {
   go: () => {
     held = false;
   },
-  restart: async () => {
+  restart: async (without) => {
     counters = [];
     await server.shutdown(0);
-    await start();
+    await start(without);
   },
   drop: () => ({ sessions: forEachSession((session) => server.engine.closeSession(session.authenticationToken, false, "Terminated")) }),
   unsubscribe: () => {
@@ -200,6 +234,10 @@ const commands = {
       }
     });
     return { subscriptions };
+  },
+  heat: (degrees) => {
+    heat = Number(degrees);
+    oven.setValueFromSource({ dataType: DataType.Double, value: heat });
   },
   remove: (nodeId) => {
     const node = find(nodeId);
