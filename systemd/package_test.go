@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"bufio"
 	"context"
 	"debug/elf"
 	"fmt"
@@ -179,6 +180,34 @@ func emulate(t *testing.T, emulator, root string) {
 	}
 	if out, err := run("check", filepath.Join(root, siteFile)); err == nil || !strings.Contains(out, "the site needs a name") {
 		t.Errorf("%s check of the site file of the package: %v\n%s", emulator, err, out)
+	}
+}
+
+// TestTheDemoOfThePackage: the packaged program brings no simulated OPC UA
+// server, says so, and shows the rest.
+func TestTheDemoOfThePackage(t *testing.T) {
+	root := t.TempDir()
+	if out, err := exec.Command("dpkg-deb", "-x", filepath.Join(packages(t), "sluice_0.1.0_amd64.deb"), root).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	demo := exec.Command(filepath.Join(root, "usr/bin/sluice"), "demo", "--for", "20s")
+	out, err := demo.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := demo.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for lines := bufio.NewScanner(out); lines.Scan() && !strings.Contains(lines.Text(), " Hz"); { // until the cloud shows the pump
+		fmt.Fprintln(&text, lines.Text())
+	}
+	_ = demo.Process.Kill()
+	if err := demo.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("it ended by itself: %v\n%s", err, text.String())
+	}
+	if !strings.Contains(text.String(), "Left out, since the packaged program brings no simulated OPC UA server: press.") {
+		t.Errorf("it does not say what it goes without:\n%s", text.String())
 	}
 }
 

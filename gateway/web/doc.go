@@ -28,7 +28,7 @@
 //	POST /api/write                          {"device", "point", "value"}, the value as text → Written; on the page only with local.write_test
 //	POST /api/read                           {"device", "point"}: one reading out of turn, on the control socket
 //	GET  /api/locks                          []gateway.Lock: who has locked what
-//	POST /api/lock · /api/unlock             {"device"}, or {} for all, on the control socket
+//	POST /api/lock · /api/unlock             {"device", "user", "reason"}, without device for all, on the control socket
 //	POST /api/buffer/quarantine/{number}/retry · …/drop      only on the control socket
 //
 // cmd adds what it knows with Server.Handle (page and socket) and

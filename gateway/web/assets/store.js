@@ -92,7 +92,7 @@ function hello(m) {
 function tick(m) {
   state.time = m.time;
   state.behind = m.time - Date.now();
-  for (const section of ['buses', 'devices', 'cloud', 'buffer']) {
+  for (const section of ['buses', 'devices', 'cloud', 'buffer', 'locks']) {
     if (m[section]) state.status = { ...state.status, [section]: m[section] };
   }
   const { points } = state;
