@@ -114,6 +114,7 @@ func TestLatestSurvivesTheEnd(t *testing.T) {
 
 // TestStreamSendsTheCurrentValuesFirstAndTheHistoryWithItsTimes.
 func TestStreamSendsTheCurrentValuesFirstAndTheHistoryWithItsTimes(t *testing.T) {
+	t.Parallel()
 	for _, history := range []string{"reported", "all"} {
 		synctest.Test(t, func(t *testing.T) {
 			const away, back = 10*time.Minute + 500*time.Millisecond, 40*time.Minute + 500*time.Millisecond

@@ -136,6 +136,7 @@ func TestNoPaceMeansNoMerging(t *testing.T) {
 // one message a second, is caught up with in at most as long as it lasted,
 // since a slot holds two intervals while older records wait.
 func TestEveryBacklogEnds(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const hour = time.Hour
 		p := &platform{online: func(elapsed time.Duration) bool { return elapsed > hour }}
