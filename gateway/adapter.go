@@ -94,6 +94,15 @@ type Pacer interface {
 	Rest(d *Device) time.Duration
 }
 
+// Rereader is a Session that notices answers which repeat the last ones, and
+// then makes no samples of them.
+type Rereader interface {
+	// Reread reads a group as Read does. Where all that the devices sent is what
+	// they sent at its last Read or Reread, and all its samples were good then, it
+	// gives none, but the time at which they are as they were.
+	Reread(ctx context.Context, group []*Point) (samples []Sample, same time.Time, err error)
+}
+
 // Replanner is a Session whose plans get out of date, as it learns what its
 // devices can't do.
 type Replanner interface {

@@ -121,8 +121,10 @@ func (b *busLoop) wait(ctx context.Context, until time.Time) error {
 	case <-b.timer.C:
 	case t := <-b.tasks:
 		b.traffic.idle(begin)
+		b.stamp()
 		return t(ctx, b)
 	case samples := <-b.feed.deliveries:
+		b.stamp()
 		b.take(samples)
 	case events := <-b.feed.events:
 		b.occur(events)
@@ -157,8 +159,10 @@ func (b *busLoop) serve(ctx context.Context) (err error) {
 		b.beat.Turn()
 		select {
 		case t := <-b.tasks:
+			b.stamp()
 			err = t(ctx, b)
 		case samples := <-b.feed.deliveries:
+			b.stamp()
 			b.take(samples)
 		case events := <-b.feed.events:
 			b.occur(events)
@@ -175,7 +179,10 @@ func (b *busLoop) serve(ctx context.Context) (err error) {
 		b.trends.sample(now)
 		if !now.Before(b.refresh) {
 			b.refresh = now.Add(b.scan)
-			b.reporter.refresh(now)
+			if b.reporter.refreshes(now) {
+				b.stamp()
+				b.reporter.refresh(now)
+			}
 		}
 		b.tick(time.Now())
 		if err := b.readBlocks(ctx); err != nil {
@@ -261,14 +268,12 @@ func (b *busLoop) step(ctx context.Context, s *station) error {
 	g := &s.queue[0]
 	s.queue = s.queue[1:]
 	begin := time.Now()
-	samples, err := b.session.Read(ctx, g.points)
-	b.watchers.told("read", samples, begin, err)
+	samples, err := b.poll(ctx, s, g)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
-	b.load.note(now, now.Sub(begin), len(samples))
-	b.note(g, samples)
+	b.load.note(now, now.Sub(begin), len(g.points))
 	if silent(samples) {
 		b.patience.spend(now, now.Sub(begin), true)
 		if err := b.doubt(ctx, s, g, samples[0].Reason); err != nil {
@@ -290,8 +295,40 @@ func (b *busLoop) replan() {
 	}
 	b.planned = replanner.Planned()
 	for _, s := range b.stations {
-		clear(s.plans)
+		s.replan()
 	}
+}
+
+// stamp is station.stamp for all of them.
+func (b *busLoop) stamp() {
+	for _, s := range b.stations {
+		s.stamp()
+	}
+}
+
+// poll reads a group of a station and takes its samples: none where all is as it
+// was, which is most of the time.
+func (b *busLoop) poll(ctx context.Context, s *station, g *group) (samples []Sample, err error) {
+	begin := time.Now()
+	var same time.Time
+	if rereader, ok := b.session.(Rereader); ok && s.stands(g) && !b.watchers.some.Load() {
+		samples, same, err = rereader.Reread(ctx, g.points)
+	} else {
+		samples, err = b.session.Read(ctx, g.points)
+	}
+	b.watchers.told("read", samples, begin, err)
+	if err != nil {
+		return nil, err
+	}
+	b.stats.Requests.Add(1)
+	b.stats.Samples.Add(int64(len(g.points)))
+	if !same.IsZero() {
+		g.repeated = same
+		return nil, nil
+	}
+	b.heard(samples)
+	s.note(g, samples)
+	return samples, nil
 }
 
 // plan divides points into requests and finds their states.
@@ -307,18 +344,15 @@ func (b *busLoop) plan(points []*Point) []group {
 	return groups
 }
 
-// note takes the samples of a request.
-func (b *busLoop) note(g *group, samples []Sample) {
-	for i := range samples {
-		if samples[i].Quality != Bad && !b.answered {
+// heard notes that the bus is up, where there is a good answer.
+func (b *busLoop) heard(samples []Sample) {
+	for i := 0; i < len(samples) && !b.answered; i++ {
+		if samples[i].Quality != Bad {
 			b.answered = true
 			b.health.up()
 			b.sayBus(false)
 		}
-		g.states[i].note(&samples[i])
 	}
-	b.stats.Requests.Add(1)
-	b.stats.Samples.Add(int64(len(samples)))
 }
 
 // silent tells whether the unit gave no answer to a request at all.
@@ -374,6 +408,9 @@ func (b *busLoop) probe(ctx context.Context, s *station) (there bool, err error)
 func (b *busLoop) finish(s *station) {
 	now := time.Now()
 	for _, d := range s.devices {
+		if d.rules.any() {
+			s.stamp()
+		}
 		d.judge(now)
 		b.reporter.flush(d)
 		d.say(b.log)

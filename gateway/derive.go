@@ -91,7 +91,7 @@ func (c *derived) work(now time.Time) {
 	if o.quality != Bad {
 		s.Value = FloatValue(tidy(o.value.Float(), c.places))
 	}
-	c.state.note(&s)
+	c.state.take(&s) // no poll reads it
 }
 
 // explain is the reason of an outcome; a point that stays bad costs nothing.

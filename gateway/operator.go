@@ -166,7 +166,7 @@ func (o *operator) restate(ctx context.Context) {
 	defer cancel()
 	_, _ = o.bus.do(ctx, func(busCtx context.Context, b *busLoop) error {
 		for _, p := range points {
-			b.reporter.states[p].owed = true
+			b.reporter.states[p].owe()
 		}
 		if b.session == nil || b.traffic.full() || b.rest(o.device) > 0 {
 			return nil

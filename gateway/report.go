@@ -32,9 +32,11 @@ type pointState struct {
 type deviceState struct {
 	device  *Device
 	points  []*pointState
-	pass    uint64  // how often what it told was looked at, from 1
-	touched []touch // worth a report, since the last flush
-	rules   *rules  // nil where there are none
+	pass    uint64    // how often what it told was looked at, from 1
+	touched []touch   // worth a report, since the last flush
+	strays  uint64    // see station.strays
+	fresh   time.Time // no point is to be refreshed before this
+	rules   *rules    // nil where there are none
 	quality quality
 	health
 }
@@ -92,9 +94,23 @@ const unread = "not read yet"
 // note keeps a sample as the latest of its point and marks the point where the
 // sample is worth a report.
 func (st *pointState) note(s *Sample) {
+	if !st.take(s) {
+		st.device.strays++
+	}
+}
+
+// owe lets the point be reported at its next sample, though it has not changed.
+func (st *pointState) owe() {
+	st.owed = true
+	st.device.strays++
+}
+
+// take is note for the polls, which know where else the point is read. It tells
+// whether the sample said nothing but what was last reported.
+func (st *pointState) take(s *Sample) (repeated bool) {
 	if !st.owed && st.repeats(s) {
 		st.latest.Time, st.latest.Value, st.heard = s.Time, s.Value, s.Time
-		return
+		return true
 	}
 	if st.latest.Quality != s.Quality || st.latest.Reason != s.Reason || !st.seen {
 		st.device.quality.dirty = true
@@ -112,6 +128,7 @@ func (st *pointState) note(s *Sample) {
 	if st.worthReport() {
 		st.touch()
 	}
+	return false
 }
 
 // repeats tells whether a sample says what was last reported. Most do, so this
@@ -214,10 +231,17 @@ func (r *reporter) soonest() time.Duration {
 // else, or is lost.
 func (r *reporter) refresh(now time.Time) {
 	for _, d := range r.devices {
+		if now.Before(d.fresh) {
+			continue
+		}
 		var stale []*pointState
+		d.fresh = now.Add(time.Hour)
 		for _, st := range d.points {
 			if st.stale(now) {
 				stale = append(stale, st)
+			}
+			if at := st.freshUntil(now); at.Before(d.fresh) {
+				d.fresh = at
 			}
 		}
 		if len(stale) == 0 {
@@ -229,6 +253,33 @@ func (r *reporter) refresh(now time.Time) {
 		}
 		r.flush(d)
 	}
+}
+
+// refreshes tells whether a look for points to refresh may find one.
+func (r *reporter) refreshes(now time.Time) bool {
+	for _, d := range r.devices {
+		if !now.Before(d.fresh) {
+			return true
+		}
+	}
+	return false
+}
+
+// freshUntil is the time before which the point will not be stale, also if it is
+// reported first from now on.
+func (st *pointState) freshUntil(now time.Time) time.Time {
+	rule := &st.latest.Point.Report
+	since := st.reportedAt
+	if since.IsZero() {
+		since = now
+	}
+	switch {
+	case rule.AtMostEvery > 0 && st.watched:
+		return now
+	case rule.AtLeastEvery > 0:
+		return since.Add(rule.AtLeastEvery)
+	}
+	return now.Add(time.Hour)
 }
 
 // stale tells whether the point is to be reported again: after at_least_every,

@@ -68,7 +68,8 @@ func (d *deviceState) judge(now time.Time) {
 // tick does what is due for rules without a new sample.
 func (b *busLoop) tick(now time.Time) {
 	for _, d := range b.reporter.devices {
-		if d.rules != nil {
+		if d.rules.due(now) {
+			b.stamp()
 			d.rules.tick(now)
 		}
 	}

@@ -147,9 +147,17 @@ func (r *rules) pass(now time.Time) {
 	r.plan(now)
 }
 
+// any tells whether there are any.
+func (r *rules) any() bool { return r != nil && len(r.computed)+len(r.events)+len(r.streams) > 0 }
+
+// due tells whether something is due without a new sample.
+func (r *rules) due(now time.Time) bool {
+	return r != nil && !r.next.IsZero() && !now.Before(r.next)
+}
+
 // tick does what is due without a new sample.
 func (r *rules) tick(now time.Time) {
-	if r.next.IsZero() || now.Before(r.next) {
+	if !r.due(now) {
 		return
 	}
 	for _, e := range r.events {

@@ -11,6 +11,7 @@ type station struct {
 	devices []*deviceState
 	polls   []poll
 	plans   map[string][]group // by the set of polls that are due together
+	key     []byte             // of plans, being made
 	queue   []group            // what is left of the pass under way
 	since   time.Time          // when the pass under way was due
 	probe   *pointState        // tells whether the unit is there
@@ -32,6 +33,10 @@ type poll struct {
 type group struct {
 	points []*Point
 	states []*pointState
+
+	steady   bool      // the last samples said what was last reported
+	strays   uint64    // of the station, then
+	repeated time.Time // when they were last found to be the same; zero: the states know
 }
 
 // newStations divides the devices of a bus into stations, which leave out what
@@ -99,8 +104,7 @@ func (s *station) due() time.Time {
 // poll is at once, the later ones are whole intervals from grid.
 func (s *station) begin(now, grid time.Time, plan func([]*Point) []group) (missed int) {
 	s.since = s.due()
-	var key []byte
-	var points []*Point
+	s.key = s.key[:0]
 	for i := range s.polls {
 		p := &s.polls[i]
 		if now.Before(p.due) {
@@ -110,16 +114,23 @@ func (s *station) begin(now, grid time.Time, plan func([]*Point) []group) (misse
 			p.due = onGrid(now, grid, p.every)
 		}
 		missed += p.advance(now)
-		key = append(key, byte(i>>8), byte(i))
-		points = append(points, p.points...)
+		s.key = append(s.key, byte(i>>8), byte(i))
 	}
-	queue, ok := s.plans[string(key)]
+	queue, ok := s.plans[string(s.key)]
 	if !ok {
-		queue = plan(points)
-		s.plans[string(key)] = queue
+		queue = plan(s.pointsOf(s.key))
+		s.plans[string(s.key)] = queue
 	}
 	s.queue = queue
 	return missed
+}
+
+// pointsOf are the points of the polls that a key of plans stands for.
+func (s *station) pointsOf(key []byte) (points []*Point) {
+	for ; len(key) > 0; key = key[2:] {
+		points = append(points, s.polls[int(key[0])<<8|int(key[1])].points...)
+	}
+	return points
 }
 
 // onGrid is the last time up to now that is whole intervals from grid.
@@ -172,7 +183,62 @@ func (s *station) answered() { s.failures, s.wait = 0, 0 }
 // restart drops what belongs to a session that is over.
 func (s *station) restart() {
 	s.queue = nil
+	s.replan()
+}
+
+// replan drops the plans.
+func (s *station) replan() {
+	s.stamp()
 	clear(s.plans)
+}
+
+// note takes the samples of one of the station's groups.
+func (s *station) note(g *group, samples []Sample) {
+	g.steady, g.repeated = true, time.Time{}
+	changed := false
+	for i, st := range g.states {
+		if !st.take(&samples[i]) {
+			g.steady = false
+			changed = changed || st.plain // a group with one that is not is never steady
+		}
+	}
+	if changed && len(s.polls) > 1 { // other plans have other groups with these points
+		for _, d := range s.devices {
+			d.strays++
+		}
+	}
+	g.strays = s.strays()
+}
+
+// stands tells whether the group's states are still as its last samples left
+// them, all reported: the same samples once more would change but their times.
+func (s *station) stands(g *group) bool { return g.steady && g.strays == s.strays() }
+
+// strays is how often a state changed by anything but the polls of its plan.
+func (s *station) strays() (n uint64) {
+	for _, d := range s.devices {
+		n += d.strays
+	}
+	return n
+}
+
+// stamp tells the states when their samples were last found to be the same.
+// Whoever looks at the time of a sample has it done before.
+func (s *station) stamp() {
+	for _, groups := range s.plans {
+		for i := range groups {
+			g := &groups[i]
+			if g.repeated.IsZero() {
+				continue
+			}
+			for _, st := range g.states {
+				if g.repeated.After(st.heard) {
+					st.latest.Time, st.heard = g.repeated, g.repeated
+				}
+			}
+			g.repeated = time.Time{}
+		}
+	}
 }
 
 // has tells whether the group reads the point.

@@ -35,6 +35,7 @@ func (b *busLoop) subscribe(ctx context.Context) error {
 	}
 	var points []*Point
 	for _, d := range b.reporter.devices {
+		d.fresh = time.Time{}
 		for _, st := range d.points {
 			if st.watched = watched(st.latest.Point); st.watched && !st.computed {
 				points = append(points, st.latest.Point)
@@ -94,15 +95,11 @@ func (b *busLoop) arrange() {
 // looked at one after the other.
 func (b *busLoop) take(samples []Sample) {
 	b.watchers.told("told", samples, time.Time{}, nil)
+	b.heard(samples)
 	told := make(map[*deviceState]bool)
 	for i := range samples {
 		s := &samples[i]
 		st := b.reporter.states[s.Point]
-		if s.Quality != Bad && !b.answered {
-			b.answered = true
-			b.health.up()
-			b.sayBus(false)
-		}
 		if st.pass == st.device.pass {
 			b.settle(st.device)
 		}

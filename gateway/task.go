@@ -79,11 +79,8 @@ func (b *busLoop) fetch(ctx context.Context, points []*Point) error {
 		}
 		b.stats.Requests.Add(1)
 		b.stats.Samples.Add(int64(len(samples)))
+		b.heard(samples)
 		for i := range samples {
-			if samples[i].Quality != Bad && !b.answered {
-				b.answered = true
-				b.health.up()
-			}
 			b.reporter.states[samples[i].Point].note(&samples[i])
 		}
 	}

@@ -287,7 +287,7 @@ func (b *busLoop) look(ctx context.Context, p *Point) (s Sample, err error) {
 			sleep(busCtx, min(rest, busyPause))
 		}
 		st := b.reporter.states[p]
-		st.owed = true
+		st.owe()
 		lost := b.fetch(busCtx, []*Point{p})
 		result <- st.latest
 		return lost

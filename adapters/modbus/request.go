@@ -1,6 +1,7 @@
 package modbus
 
 import (
+	"bytes"
 	"fmt"
 	"time"
 
@@ -23,9 +24,12 @@ type request struct {
 	generation int   // of what was known of the unit
 	err        error // of the last read
 	took       time.Duration
-	failures   int    // in a row, without an exception
-	answers    int    // of the unit, at the last of them
-	last       []byte // data of the last answer
+	failures   int       // in a row, without an exception
+	answers    int       // of the unit, at the last of them
+	last       []byte    // data of the last answer
+	good       bool      // it made good samples, all of them
+	same       bool      // the answer in this Reread was as the one before
+	heard      time.Time // when it came
 }
 
 // reading is one point in the answer to a request.
@@ -140,6 +144,7 @@ func (r *request) sample(at *reading, data []byte, now time.Time) gateway.Sample
 // fill makes the samples of all its points.
 func (r *request) fill(samples []gateway.Sample, data []byte, now time.Time) {
 	r.keep(data)
+	r.good, r.same = true, false
 	for i := range r.readings {
 		at := &r.readings[i]
 		v, ok := at.quick.value(data, int(at.offset))
@@ -150,13 +155,18 @@ func (r *request) fill(samples []gateway.Sample, data []byte, now time.Time) {
 			samples[at.slot] = gateway.Sample{Point: at.point, Time: now, Value: v, Quality: gateway.Good}
 		} else {
 			samples[at.slot] = r.sample(at, data, now)
+			r.good = r.good && samples[at.slot].Quality == gateway.Good
 		}
 	}
 }
 
+// repeats tells whether data are those of the last answer, which were good.
+func (r *request) repeats(data []byte) bool { return r.good && bytes.Equal(r.last, data) }
+
 // fail makes the samples of all its points bad.
 func (r *request) fail(samples []gateway.Sample, now time.Time) {
 	r.keep(nil)
+	r.good, r.same = false, false
 	why, silent := reason(r.err, r.timeout), silence(r.err)
 	for i := range r.readings {
 		at := &r.readings[i]

@@ -32,8 +32,9 @@ type session struct {
 }
 
 var (
-	_ gateway.Prober = (*session)(nil)
-	_ gateway.Pacer  = (*session)(nil)
+	_ gateway.Prober   = (*session)(nil)
+	_ gateway.Pacer    = (*session)(nil)
+	_ gateway.Rereader = (*session)(nil)
 
 	_ interface{ Planned() int } = (*session)(nil)
 )
@@ -61,39 +62,82 @@ func (s *session) Close() error {
 // Read sends the requests of a group, one or a window of them, and gives a
 // sample for each of its points.
 func (s *session) Read(ctx context.Context, group []*gateway.Point) ([]gateway.Sample, error) {
-	s.samples = slices.Grow(s.samples[:0], len(group))[:len(group)]
 	if len(group) == 0 {
-		return s.samples, nil
+		return nil, nil
 	}
 	b := s.batch(group)
+	if err := s.read(ctx, group, b, false); err != nil {
+		return nil, err
+	}
+	return s.samples, nil
+}
+
+// Reread is Read, but compares answers with the last ones before it decodes any.
+func (s *session) Reread(ctx context.Context, group []*gateway.Point) ([]gateway.Sample, time.Time, error) {
+	b := s.batch(group)
+	if err := s.read(ctx, group, b, true); err != nil {
+		return nil, time.Time{}, err
+	}
+	if at := b.repeats(); !at.IsZero() {
+		return nil, at, nil
+	}
+	for _, r := range b.requests {
+		if r.same {
+			r.fill(s.samples, r.last, r.heard)
+		}
+	}
+	return s.samples, time.Time{}, nil
+}
+
+// repeats is when all answers were found to be as the ones before, zero where
+// one was not.
+func (b *batch) repeats() (at time.Time) {
+	if len(b.left) > 0 {
+		return at
+	}
+	for _, r := range b.requests {
+		if !r.same {
+			return time.Time{}
+		}
+		if at.IsZero() || r.heard.Before(at) {
+			at = r.heard
+		}
+	}
+	return at
+}
+
+// read makes the samples of a group; none, where again is set, of requests that
+// are answered as before.
+func (s *session) read(ctx context.Context, group []*gateway.Point, b *batch, again bool) error {
+	s.samples = slices.Grow(s.samples[:0], len(group))[:len(group)]
 	now := time.Now()
 	for _, l := range b.left {
 		s.samples[l.slot] = gateway.Sample{Point: group[l.slot], Time: now, Reason: l.why}
 	}
 	for _, u := range b.units {
 		if err := s.wait(ctx, u); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if err := s.send(ctx, b.requests); err != nil {
-		return nil, err
+	if err := s.send(ctx, b.requests, again); err != nil {
+		return err
 	}
 	silent := len(b.requests) > 0
 	for _, r := range b.requests {
 		if err := s.finish(ctx, r); err != nil {
-			return nil, err
+			return err
 		}
-		silent = silent && s.samples[r.readings[0].slot].Silent
+		silent = silent && !r.same && s.samples[r.readings[0].slot].Silent
 	}
 	for _, l := range b.left {
 		s.samples[l.slot].Silent = silent // as the rest of its unit is
 	}
 	for _, u := range b.units {
 		if err := s.learn(ctx, u, now); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return s.samples, nil
+	return nil
 }
 
 // finish does what is left to do about a request after the window: tries it

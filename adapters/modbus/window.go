@@ -174,6 +174,7 @@ type window struct {
 	requests []wire.Request
 	reads    []*request
 	samples  []gateway.Sample
+	again    bool // what an answer repeats needs no samples
 	begin    time.Time
 	err      error
 	land     func(i int, pdu []byte, err error)
@@ -188,12 +189,13 @@ func newWindow(client *wire.Client, pipeline int) *window {
 
 // send makes the requests, spread over the connections, and fills the samples
 // of those that are answered. What came of each is in its err.
-func (s *session) send(ctx context.Context, requests []*request) error {
+func (s *session) send(ctx context.Context, requests []*request, again bool) error {
 	for _, w := range s.windows {
-		w.requests, w.reads, w.samples, w.err = w.requests[:0], w.reads[:0], s.samples, nil
+		w.requests, w.reads, w.samples, w.again, w.err = w.requests[:0], w.reads[:0], s.samples, again, nil
 	}
 	n := 0
 	for _, r := range requests {
+		r.same = false
 		if q := s.searches[r.at]; q != nil && q.generation == r.generation && q.of(r) {
 			continue // finish reads it piece by piece
 		}
@@ -269,7 +271,10 @@ func (w *window) take(i int, pdu []byte, err error) {
 	if err == nil {
 		data, err = replyData(pdu)
 	}
-	if r.err = err; err == nil {
+	if r.err = err; err != nil {
+		return
+	}
+	if r.heard, r.same = now, w.again && r.repeats(data); !r.same {
 		r.fill(w.samples, data, now)
 	}
 }

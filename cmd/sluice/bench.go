@@ -179,8 +179,9 @@ func (b *modbusBench) measure(ctx context.Context, out io.Writer, s *gateway.Sit
 	return nil
 }
 
-// settling is how long the first reports take on their way to the cloud.
-const settling = 3 * time.Second
+// settling is how long the start takes: the first reports are on their way to the
+// cloud, and what only the start needed has been given back.
+const settling = settleAfter + time.Second
 
 func pause(ctx context.Context, d time.Duration) {
 	select {

@@ -61,6 +61,7 @@ type Client struct {
 	depth     int    // MBAP: requests in flight at most
 	datagrams bool   // MBAP: each frame comes alone
 	flying    []flight
+	silent    bool // MBAP: the last request was not answered
 
 	silentUntil time.Time // RTU: a unit may still be answering
 	told        int       // RTU: bytes received that belong to the last exchange

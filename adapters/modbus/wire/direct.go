@@ -66,15 +66,41 @@ func (d *direct) wait(ctx context.Context, limit time.Time) (bool, error) {
 			return false, err
 		}
 		n, err := d.read()
-		d.buf = d.buf[:n]
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			d.deadline = time.Time{}
-		} else if err != nil {
-			d.err = err
-		}
+		d.got(n, err)
 		if n > 0 || d.err != nil {
 			return true, nil
 		}
+	}
+}
+
+// ask sends a frame on a raw connection and waits for the first bytes of the answer. It says how much was sent, in less than which
+// the wait has not begun; an error is that of sending, or with -1 that of ctx. Nothing is read before the wait, where there can be
+// no answer yet: this is one system call of three. So the end of the stream is seen only where something follows it, as the peer's
+// reset does on a request: not for use after one that was not answered.
+func (d *direct) ask(ctx context.Context, now, limit time.Time, frame []byte) (sent int, err error) {
+	d.watch(ctx)
+	if err := d.until(now, limit); err != nil {
+		return 0, err
+	}
+	// Not before: a context that ends from here on ends the wait.
+	if err := ctx.Err(); err != nil {
+		return -1, err
+	}
+	sent, n, err := d.raw.ask(frame, d.buf[:cap(d.buf)])
+	if sent == len(frame) || errors.Is(err, os.ErrDeadlineExceeded) {
+		d.got(n, err)
+		err = nil
+	}
+	return sent, err
+}
+
+// got takes the outcome of a read.
+func (d *direct) got(n int, err error) {
+	d.buf = d.buf[:n]
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		d.deadline = time.Time{}
+	} else if err != nil {
+		d.err = err
 	}
 }
 

@@ -17,12 +17,11 @@ func (c *Client) exchangeMBAP(ctx context.Context, r Request) ([]byte, error) {
 	}
 	c.tid++
 	c.out = appendMBAP(c.out[:0], c.tid, r.Unit, r.PDU)
-	if err := c.send(ctx, c.out, time.Now().Add(r.Timeout)); err != nil {
+	begin := time.Now()
+	limit := begin.Add(r.Timeout)
+	if err := c.ask(ctx, &r, begin, limit); err != nil {
 		return nil, err
 	}
-	begin := time.Now()
-	c.tap(Sent, &r, begin, c.out, nil, nil)
-	limit := begin.Add(r.Timeout)
 	for {
 		frame, err := c.frameMBAP()
 		if err != nil {
@@ -30,6 +29,7 @@ func (c *Client) exchangeMBAP(ctx context.Context, r Request) ([]byte, error) {
 			return nil, err
 		}
 		if frame != nil && binary.BigEndian.Uint16(frame) == c.tid {
+			c.silent = false
 			return c.acceptMBAP(frame, &r, begin)
 		}
 		if frame != nil {
@@ -45,6 +45,30 @@ func (c *Client) exchangeMBAP(ctx context.Context, r Request) ([]byte, error) {
 			return nil, err
 		}
 	}
+}
+
+// ask sends the request, and where it can waits for the answer at the same time.
+func (c *Client) ask(ctx context.Context, r *Request, begin, limit time.Time) error {
+	d, ok := c.in.(*direct)
+	apart := !ok || c.raw == nil || c.silent || c.o.Tap.watched()
+	c.silent = true
+	if apart {
+		if err := c.send(ctx, c.out, limit); err != nil {
+			return err
+		}
+		c.tap(Sent, r, begin, c.out, nil, nil)
+		return nil
+	}
+	n, err := d.ask(ctx, begin, limit, c.out)
+	switch {
+	case err != nil && n < 0:
+		return err
+	case err != nil:
+		return c.fail(true, fmt.Errorf("write: %w", err))
+	case n < len(c.out):
+		return c.sendRest(ctx, c.out, n, limit)
+	}
+	return nil
 }
 
 const lateMBAP = "answer to a request given up"

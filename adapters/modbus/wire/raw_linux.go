@@ -18,7 +18,11 @@ type raw struct {
 	n      int
 	err    syscall.Errno
 	// Made once: a closure made for each call would be an allocation.
-	reads, writes func(fd uintptr) bool
+	reads, writes, asks func(fd uintptr) bool
+
+	// Of ask:
+	frame []byte // to be sent; nil once it is
+	sent  int
 }
 
 // newRaw gives nil where the connection is no TCP socket.
@@ -34,6 +38,18 @@ func newRaw(conn io.Reader) *raw {
 	r := &raw{conn: tcp, socket: socket}
 	r.reads = func(fd uintptr) bool { return r.call(syscall.SYS_READ, fd) }
 	r.writes = func(fd uintptr) bool { r.call(syscall.SYS_WRITE, fd); return true }
+	r.asks = func(fd uintptr) bool {
+		if r.frame == nil {
+			return r.call(syscall.SYS_READ, fd)
+		}
+		answer := r.buf
+		r.buf = r.frame
+		r.call(syscall.SYS_WRITE, fd)
+		r.sent = r.n
+		whole := r.n == len(r.frame)
+		r.buf, r.frame, r.n = answer, nil, 0
+		return !whole
+	}
 	return r
 }
 
@@ -54,7 +70,11 @@ func (r *raw) call(trap, fd uintptr) bool {
 // read waits for bytes, up to the read deadline of the connection.
 func (r *raw) read(buf []byte) (int, error) {
 	r.buf, r.n, r.err = buf, 0, 0
-	err := r.socket.Read(r.reads)
+	return r.received(r.socket.Read(r.reads))
+}
+
+// received is the outcome of a read, which err ended early.
+func (r *raw) received(err error) (int, error) {
 	switch {
 	case err != nil:
 		return 0, err
@@ -64,6 +84,25 @@ func (r *raw) read(buf []byte) (int, error) {
 		return 0, io.EOF
 	}
 	return r.n, nil
+}
+
+// ask sends a frame and waits for an answer, up to the read deadline. Where not all of the frame could be sent at once, it does not
+// wait, and the error is that of sending. What comes while it sends is not missed: the net package began to look out before.
+func (r *raw) ask(frame, buf []byte) (sent, n int, err error) {
+	r.frame, r.sent, r.buf, r.n, r.err = frame, 0, buf, 0, 0
+	err = r.socket.Read(r.asks)
+	if r.frame != nil { // nothing was tried
+		r.frame = nil
+		return 0, 0, err
+	}
+	if r.sent < len(frame) {
+		if err == nil && r.err != 0 && r.err != syscall.EAGAIN {
+			err = r.failed("write")
+		}
+		return r.sent, 0, err
+	}
+	n, err = r.received(err)
+	return r.sent, n, err
 }
 
 // write sends what can be sent at once.

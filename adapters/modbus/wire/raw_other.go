@@ -11,4 +11,6 @@ func newRaw(io.Reader) *raw { return nil }
 
 func (*raw) read([]byte) (int, error) { panic("no raw connection") }
 
+func (*raw) ask([]byte, []byte) (int, int, error) { panic("no raw connection") }
+
 func (*raw) write([]byte) (int, error) { panic("no raw connection") }

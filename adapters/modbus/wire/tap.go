@@ -42,9 +42,12 @@ func (t *Tap) Watch(see func(Event)) {
 	t.see.Store(&see)
 }
 
+// watched tells whether anybody watches.
+func (t *Tap) watched() bool { return t != nil && t.see.Load() != nil }
+
 // tap hands an event to who watches, if anybody does. begin is when the request was sent.
 func (c *Client) tap(kind EventKind, r *Request, begin time.Time, frame, pdu []byte, err error) {
-	if c.o.Tap == nil {
+	if !c.o.Tap.watched() {
 		return
 	}
 	see := c.o.Tap.see.Load()
