@@ -14,13 +14,12 @@ import (
 // Adapter speaks OPC UA with one server. It keeps the compiled points, and what
 // the next session can go on with.
 type Adapter struct {
-	env     gateway.Env
-	bus     *gateway.Bus
-	devices []*gateway.Device
-	places  map[*gateway.Point]*place
-	timeout time.Duration // of a request
-
-	entering sync.Mutex // one connection is opened at a time
+	env      gateway.Env
+	bus      *gateway.Bus
+	devices  []*gateway.Device
+	places   map[*gateway.Point]*place
+	timeout  time.Duration // of a request
+	lifetime time.Duration // of the keys of a channel
 
 	identities *identities                      // the gateway's own, for all servers
 	pin        *x509.Certificate                // the server's, that first-use keeps
@@ -28,7 +27,8 @@ type Adapter struct {
 	warning    sync.Mutex
 	warned     map[string]bool // what was said about ends of certificates
 
-	watch *watch // the subscription, that sessions hand on
+	watch  *watch           // the subscription, that sessions hand on
+	alarms map[string]alarm // that are on and were told; nil before they are read
 
 	stamping  sync.Mutex // over the stamps of all places
 	clockSaid map[*gateway.Device]bool
@@ -55,7 +55,7 @@ func New(env gateway.Env, bus *gateway.Bus, devices []*gateway.Device) (gateway.
 	if bus.Type != "opcua" {
 		return nil, fmt.Errorf("bus type %q is no OPC UA bus", bus.Type)
 	}
-	a := &Adapter{env: env, bus: bus, devices: devices, places: make(map[*gateway.Point]*place), timeout: bus.Timeout, clockSaid: make(map[*gateway.Device]bool), identities: identitiesOf(env)}
+	a := &Adapter{env: env, bus: bus, devices: devices, places: make(map[*gateway.Point]*place), timeout: bus.Timeout, lifetime: time.Hour, clockSaid: make(map[*gateway.Device]bool), identities: identitiesOf(env)}
 	if a.timeout <= 0 {
 		a.timeout = defaultTimeout
 	}
@@ -106,6 +106,9 @@ func (a *Adapter) Open(ctx context.Context) (gateway.Session, error) {
 		return nil, err
 	}
 	if err := s.prepare(ctx); err != nil {
+		if s.resumed {
+			s.lose(err) // it is left to the next connection, with the subscription in it
+		}
 		s.Close()
 		return nil, err
 	}

@@ -94,7 +94,7 @@ func TestMethodsAreCalledWithTheirOwnTypes(t *testing.T) {
 	}
 }
 
-func TestServerEventsArrive(t *testing.T) {
+func TestInProcessServerEventsArrive(t *testing.T) {
 	withoutRaces(t)
 	t.Parallel()
 	s := startServer(t, serverOptions{})

@@ -58,23 +58,35 @@ var values = []struct {
 }
 
 func TestConformance(t *testing.T) {
-	adaptertest.Run(t, adaptertest.Harness{New: opcua.New, Start: startField})
+	// One server for all, that takes ten operations a request: it takes its time to start.
+	s := startServer(t, serverOptions{limit: 10})
+	for _, device := range []string{"one", "two"} {
+		folder := s.folder(t, ua.ObjectIDObjectsFolder, device)
+		for _, v := range values {
+			s.variable(t, folder, device+"."+v.id, v.id, v.value, v.dataType)
+		}
+	}
+	adaptertest.Run(t, adaptertest.Harness{New: opcua.New, Start: func(t *testing.T, timeout time.Duration) adaptertest.Field { return startField(t, s, timeout) }})
 }
 
-// startField starts a server that takes ten operations a request.
-func startField(t *testing.T, timeout time.Duration) adaptertest.Field {
+// startField makes a server as it was at first.
+func startField(t *testing.T, s *plantServer, timeout time.Duration) adaptertest.Field {
 	t.Helper()
-	s := startServer(t, serverOptions{limit: 10})
+	s.mutex.Lock()
+	clear(s.slow)
+	s.mutex.Unlock()
+	for _, device := range []string{"one", "two"} {
+		for _, v := range values {
+			s.fail(t, device+"."+v.id, ua.Good)
+			s.set(t, device+"."+v.id, v.value)
+		}
+	}
 	p := startProxy(t, s.address())
 	loaded := parse(t, plant)
 	bus := loaded.Buses[0]
 	bus.Endpoint, bus.Timeout = p.endpoint(), timeout
 	for i, d := range loaded.Devices {
 		d.Unit = i + 1 // a server has no units; here they are what falls silent together
-		folder := s.folder(t, ua.ObjectIDObjectsFolder, d.Name)
-		for _, v := range values {
-			s.variable(t, folder, d.Name+"."+v.id, v.id, v.value, v.dataType)
-		}
 	}
 	f := &variables{server: s}
 	return adaptertest.Field{

@@ -1,118 +1,87 @@
 package opcua
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
-	"github.com/gopcua/opcua"
 	"github.com/gopcua/opcua/ua"
-	"github.com/gopcua/opcua/uasc"
+	"github.com/gopcua/opcua/uapolicy"
 
 	"sluice/gateway"
 )
 
 const (
 	connectTime = 10 * time.Second // for all that Open does before it looks for nodes
-	libraryTime = time.Minute      // for a Publish request; others have the bus's timeout
+	publishTime = time.Minute      // for a Publish request; others have the bus's timeout
 	closeTime   = time.Second
 )
+
+// ticket is what a server gave for a session, which can be shown again on
+// another channel.
+type ticket struct {
+	door        *door
+	token       *ua.NodeID
+	certificate []byte // the server's
+	nonce       []byte // the server's last
+}
 
 // connect finds out how the server wants to be spoken to, and opens channel and
 // session.
 func (a *Adapter) connect(ctx context.Context) (*session, error) {
-	client, err := a.dial(ctx)
+	limited, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	s, err := a.enter(limited)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", a.bus.Endpoint, err)
-	}
-	s := newSession(a, client)
-	if a.watch != nil {
-		s.resumed = a.watch.session != nil && a.watch.session == client.Session()
-		a.watch.session = nil
+		return nil, fmt.Errorf("connect to %s: %w", a.bus.Endpoint, cmp.Or(ctx.Err(), err))
 	}
 	return s, nil
 }
 
-// dial opens a connection in a goroutine of its own: the library can't be
-// cancelled everywhere. It keeps deadlines, so that only a caller who gives up
-// leaves something behind, which is closed by itself.
-func (a *Adapter) dial(ctx context.Context) (*opcua.Client, error) {
-	limited, cancel := context.WithTimeout(ctx, connectTime)
-	type outcome struct {
-		client *opcua.Client
-		err    error
-	}
-	done := make(chan outcome, 1)
-	go func() {
-		client, err := a.enter(limited)
-		done <- outcome{client, err}
-	}()
-	select {
-	case o := <-done:
-		cancel()
-		return o.client, o.err
-	case <-ctx.Done():
-		go func() {
-			if o := <-done; o.client != nil {
-				closeClient(o.client, true)
-			}
-			cancel()
-		}()
-		return nil, ctx.Err()
-	}
-}
-
 // enter asks for the server's endpoints, chooses one, and opens a session.
-func (a *Adapter) enter(ctx context.Context) (*opcua.Client, error) {
-	a.entering.Lock() // a caller who gave up may have left one that has not ended yet
-	defer a.entering.Unlock()
+func (a *Adapter) enter(ctx context.Context) (*session, error) {
 	a.server.Store(nil)
-	client, err := a.newClient(ctx, opcua.SecurityMode(ua.MessageSecurityModeNone))
+	c, err := openChannel(ctx, a.bus.Endpoint, &channel{policy: ua.SecurityPolicyURINone, mode: ua.MessageSecurityModeNone, lifetime: a.lifetime})
 	if err != nil {
-		return nil, err
-	}
-	answer, err := client.GetEndpoints(ctx)
-	if err != nil {
-		closeClient(client, false)
-		return nil, fmt.Errorf("ask for its endpoints: %w", words(err))
-	}
-	d, err := a.choose(answer.Endpoints)
-	if err == nil && !d.open() {
-		closeClient(client, false)
-		client, err = a.secureClient(ctx, d)
-	}
-	if err == nil {
-		err = a.openSession(ctx, client, d)
-	}
-	if err != nil {
-		if client != nil {
-			closeClient(client, false)
-		}
-		return nil, err
-	}
-	return client, nil
-}
-
-// newClient opens a channel.
-func (a *Adapter) newClient(ctx context.Context, security ...opcua.Option) (*opcua.Client, error) {
-	options := append(security, opcua.AutoReconnect(false), opcua.RequestTimeout(libraryTime), opcua.DialTimeout(connectTime))
-	client, err := opcua.NewClient(a.bus.Endpoint, options...)
-	if err != nil {
-		return nil, err
-	}
-	if err := client.Dial(ctx); err != nil {
-		closeClient(client, false)
 		return nil, words(err)
 	}
-	return client, nil
+	d, err := a.ask(ctx, c)
+	if err == nil && !d.open() {
+		c.close()
+		if c, err = a.secureChannel(ctx, d); err != nil {
+			return nil, err
+		}
+	}
+	var s *session
+	if err == nil {
+		s, err = a.openSession(ctx, c, d)
+	}
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return s, nil
 }
 
-// secureClient opens a channel to the certificate of an endpoint, once that is
+// ask asks for the server's endpoints and chooses one.
+func (a *Adapter) ask(ctx context.Context, c *channel) (*door, error) {
+	answer, err := sendTo[ua.GetEndpointsResponse](ctx, c, nil, &ua.GetEndpointsRequest{EndpointURL: a.bus.Endpoint})
+	if err != nil {
+		return nil, fmt.Errorf("ask for its endpoints: %w", words(err))
+	}
+	return a.choose(answer.Endpoints)
+}
+
+// secureChannel opens a channel to the certificate of an endpoint, once that is
 // known to be the server's.
-func (a *Adapter) secureClient(ctx context.Context, d *door) (*opcua.Client, error) {
+func (a *Adapter) secureChannel(ctx context.Context, d *door) (*channel, error) {
 	cert, err := a.checkServer(d.endpoint.ServerCertificate, time.Now())
 	if err != nil {
 		return nil, err
@@ -121,55 +90,169 @@ func (a *Adapter) secureClient(ctx context.Context, d *door) (*opcua.Client, err
 	if err != nil {
 		return nil, err
 	}
-	options := []opcua.Option{opcua.SecurityFromEndpoint(d.endpoint, ua.UserTokenTypeAnonymous), opcua.Certificate(own.cert.Raw), opcua.PrivateKey(own.key)}
-	if a.bus.Login.Cert != "" {
-		_, key, err := a.userCertificate()
-		if err != nil {
-			return nil, err
-		}
-		options = append(options, opcua.AuthPrivateKey(key))
-	}
-	client, err := a.newClient(ctx, options...)
+	c, err := openChannel(ctx, a.bus.Endpoint, &channel{policy: d.endpoint.SecurityPolicyURI, mode: d.endpoint.SecurityMode, own: own, server: cert, lifetime: a.lifetime})
 	if err != nil {
 		return nil, fmt.Errorf("open a channel with %s: %w; where the server does not know the gateway, let it trust %s (%s)",
-			securityName(d.endpoint), err, a.identities.path(), fingerprint(own.cert.Raw))
+			securityName(d.endpoint), words(err), a.identities.path(), fingerprint(own.cert.Raw))
 	}
 	if err := a.keep(cert); err != nil {
-		closeClient(client, false)
+		c.close()
 		return nil, err
 	}
-	a.server.Store(cert)
-	return client, nil
+	return c, nil
 }
 
 // openSession makes a session on a channel and says who we are. The session of
 // the last connection goes first: what its subscription gathered is in it.
-func (a *Adapter) openSession(ctx context.Context, client *opcua.Client, d *door) error {
-	if a.watch != nil && a.watch.session != nil {
-		err := client.ActivateSession(ctx, a.watch.session)
-		if err == nil && client.Session() != nil {
-			return nil
+func (a *Adapter) openSession(ctx context.Context, c *channel, d *door) (*session, error) {
+	if a.watch != nil && a.watch.ticket != nil {
+		t := a.watch.ticket
+		t.door = d
+		err := a.activate(ctx, c, t)
+		var code ua.StatusCode
+		if err != nil && !errors.As(err, &code) {
+			return nil, fmt.Errorf("go on with the session: %w", words(err))
 		}
-		a.env.Log.Debug("the server has forgotten the session", "error", err)
+		a.watch.ticket = nil
+		if err == nil {
+			s := newSession(a, c, t)
+			s.resumed = true
+			return s, nil
+		}
+		a.env.Log.Debug("the server has forgotten the session", "error", words(err))
 	}
-	config, err := a.sessionConfig(d)
+	t, err := a.createSession(ctx, c, d)
+	if err != nil {
+		return nil, fmt.Errorf("create a session: %w", words(err))
+	}
+	if err := a.activate(ctx, c, t); err != nil {
+		return nil, fmt.Errorf("log in as %s: %w", a.who(), words(err))
+	}
+	return newSession(a, c, t), nil
+}
+
+// createSession asks for a session. On a secured channel the server signs its
+// answer.
+func (a *Adapter) createSession(ctx context.Context, c *channel, d *door) (*ticket, error) {
+	nonce := make([]byte, 32)
+	if _, err := rand.Read(nonce); err != nil {
+		return nil, err
+	}
+	request := &ua.CreateSessionRequest{
+		ClientDescription: &ua.ApplicationDescription{ApplicationURI: "urn:sluice", ProductURI: "urn:sluice", ApplicationName: ua.NewLocalizedText("sluice"), ApplicationType: ua.ApplicationTypeClient},
+		EndpointURL:       a.bus.Endpoint, SessionName: "sluice " + a.bus.Name, ClientNonce: nonce, RequestedSessionTimeout: milliseconds(a.sessionTimeout()),
+	}
+	if c.secured() {
+		request.ClientDescription.ApplicationURI, request.ClientCertificate = c.own.uri(), c.own.cert.Raw
+	}
+	answer, err := sendTo[ua.CreateSessionResponse](ctx, c, nil, request)
+	if err != nil {
+		return nil, err
+	}
+	if c.secured() {
+		asymmetric, err := c.asymmetric()
+		if err != nil {
+			return nil, err
+		}
+		if asymmetric.algorithm.VerifySignature(slices.Concat(c.own.cert.Raw, nonce), answer.ServerSignature.Signature) != nil {
+			return nil, errors.New("the server's signature is wrong")
+		}
+	}
+	return &ticket{door: d, token: answer.AuthenticationToken, certificate: answer.ServerCertificate, nonce: answer.ServerNonce}, nil
+}
+
+// activate shows a ticket on a channel, and who the user is.
+func (a *Adapter) activate(ctx context.Context, c *channel, t *ticket) error {
+	request := &ua.ActivateSessionRequest{ClientSignature: &ua.SignatureData{}, UserTokenSignature: &ua.SignatureData{}}
+	if c.secured() {
+		asymmetric, err := c.asymmetric()
+		if err == nil {
+			request.ClientSignature, err = sign(asymmetric.algorithm, t)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	cert, err := a.identify(c, t, request)
 	if err != nil {
 		return err
 	}
-	s, err := client.CreateSession(ctx, config)
+	answer, err := sendTo[ua.ActivateSessionResponse](ctx, c, t.token, request)
 	if err != nil {
-		return fmt.Errorf("create a session: %w", words(err))
+		return err
 	}
-	if s == nil {
-		return errors.New("create a session: the server's signature is wrong")
+	t.nonce = answer.ServerNonce
+	if cert == nil {
+		return nil
 	}
-	if err := client.ActivateSession(ctx, s); err != nil {
-		return fmt.Errorf("log in as %s: %w", a.who(), words(err))
+	return a.keep(cert) // it took a login that was meant for its owner
+}
+
+func sign(algorithm *uapolicy.EncryptionAlgorithm, t *ticket) (*ua.SignatureData, error) {
+	signature, err := algorithm.Signature(slices.Concat(t.certificate, t.nonce))
+	return &ua.SignatureData{Algorithm: algorithm.SignatureURI(), Signature: signature}, err
+}
+
+// identify puts into a request who the user is. Where that is hidden or signed
+// for the server, its certificate has to be the trusted one, also on a channel
+// without security: then it is given.
+func (a *Adapter) identify(c *channel, t *ticket, request *ua.ActivateSessionRequest) (shown *x509.Certificate, err error) {
+	login, id, policy := a.bus.Login, t.door.token.PolicyID, tokenPolicy(t.door.endpoint, t.door.token)
+	server := c.server
+	if server == nil && policy != ua.SecurityPolicyURINone && tokenType(login) != ua.UserTokenTypeAnonymous {
+		if shown, err = a.checkServer(t.certificate, time.Now()); err != nil {
+			return nil, err
+		}
+		server = shown
 	}
-	if client.Session() != s {
-		return errors.New("log in: the session could not be signed")
+	switch tokenType(login) {
+	case ua.UserTokenTypeUserName:
+		token := &ua.UserNameIdentityToken{PolicyID: id, UserName: login.User, Password: []byte(login.Password)}
+		if policy != ua.SecurityPolicyURINone {
+			algorithm, err := asymmetric(policy, nil, server)
+			if err != nil {
+				return nil, err
+			}
+			secret := binary.LittleEndian.AppendUint32(nil, uint32(len(login.Password)+len(t.nonce)))
+			if token.Password, err = algorithm.Encrypt(slices.Concat(secret, []byte(login.Password), t.nonce)); err != nil {
+				return nil, err
+			}
+			token.EncryptionAlgorithm = algorithm.EncryptionURI()
+		}
+		request.UserIdentityToken = ua.NewExtensionObject(token)
+	case ua.UserTokenTypeCertificate:
+		cert, key, err := a.userCertificate()
+		if err != nil {
+			return nil, err
+		}
+		algorithm, err := asymmetric(policy, key, server)
+		if err != nil {
+			return nil, err
+		}
+		if request.UserTokenSignature, err = sign(algorithm, t); err != nil {
+			return nil, err
+		}
+		request.UserIdentityToken = ua.NewExtensionObject(&ua.X509IdentityToken{PolicyID: id, CertificateData: cert.Raw})
+	default:
+		request.UserIdentityToken = ua.NewExtensionObject(&ua.AnonymousIdentityToken{PolicyID: id})
 	}
-	return nil
+	return shown, nil
+}
+
+// asymmetric is how a policy signs with a key and encrypts for a server.
+func asymmetric(policy string, key *rsa.PrivateKey, server *x509.Certificate) (*uapolicy.EncryptionAlgorithm, error) {
+	public, ok := server.PublicKey.(*rsa.PublicKey)
+	if !ok {
+		return nil, errors.New("the server's certificate has no RSA key")
+	}
+	return uapolicy.Asymmetric(policy, key, public)
+}
+
+// leave tells the server that the session is over.
+func (s *session) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	_, _ = send[ua.CloseSessionResponse](ctx, s, &ua.CloseSessionRequest{DeleteSubscriptions: true})
 }
 
 func (a *Adapter) who() string {
@@ -180,38 +263,6 @@ func (a *Adapter) who() string {
 		return a.bus.Login.Cert
 	}
 	return "anonymous"
-}
-
-// sessionConfig is what a session is asked for with.
-func (a *Adapter) sessionConfig(d *door) (*uasc.SessionConfig, error) {
-	config := opcua.DefaultSessionConfig()
-	config.SessionTimeout = a.sessionTimeout()
-	config.SessionName = "sluice " + a.bus.Name
-	config.LocaleIDs = nil
-	config.ClientDescription.ApplicationName = ua.NewLocalizedText("sluice")
-	config.ClientDescription.ApplicationURI, config.ClientDescription.ProductURI = "urn:sluice", "urn:sluice"
-	if !d.open() {
-		own, err := a.identities.get(a.env.Log, time.Now())
-		if err != nil {
-			return nil, err
-		}
-		config.ClientDescription.ApplicationURI = own.uri()
-	}
-	config.AuthPolicyURI = tokenPolicy(d.endpoint, d.token)
-	switch login := a.bus.Login; tokenType(login) {
-	case ua.UserTokenTypeUserName:
-		config.UserIdentityToken = &ua.UserNameIdentityToken{PolicyID: d.token.PolicyID, UserName: login.User}
-		config.AuthPassword = string(login.Password)
-	case ua.UserTokenTypeCertificate:
-		cert, _, err := a.userCertificate()
-		if err != nil {
-			return nil, err
-		}
-		config.UserIdentityToken = &ua.X509IdentityToken{PolicyID: d.token.PolicyID, CertificateData: cert.Raw}
-	default:
-		config.UserIdentityToken = &ua.AnonymousIdentityToken{PolicyID: d.token.PolicyID}
-	}
-	return config, nil
 }
 
 // userCertificate reads the certificate that the user logs in with.
@@ -241,15 +292,4 @@ func (a *Adapter) sessionTimeout() time.Duration {
 		return a.bus.SessionTimeout
 	}
 	return defaultSessionTimeout
-}
-
-// closeClient closes a connection; goodbye tells the server that the session
-// is over, else it is left to the next connection.
-func closeClient(client *opcua.Client, goodbye bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
-	defer cancel()
-	if !goodbye {
-		_, _ = client.DetachSession(ctx)
-	}
-	_ = client.Close(ctx)
 }

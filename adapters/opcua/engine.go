@@ -26,6 +26,9 @@ type engine struct {
 	overflowed bool                               // was said
 	refresh    bool                               // every point is to be read, once the server has caught up
 	retryAt    time.Time
+
+	askConditions bool // the server is to go over all its conditions
+	alarmsChanged bool // since they were kept
 }
 
 // outstanding is how many Publish requests the server holds.
@@ -45,6 +48,7 @@ func (e *engine) run(ctx context.Context) error {
 	}
 	e.waiting = make(map[uint32]*ua.NotificationMessage)
 	defer e.say() // what came before the error, and will not be asked for again
+	e.loadAlarms()
 	if err := e.begin(ctx); err != nil {
 		return err
 	}
@@ -145,12 +149,14 @@ func next(number uint32) uint32 {
 func (e *engine) publish(ctx context.Context, acks *acknowledgements, answers chan<- published) {
 	for ctx.Err() == nil {
 		taken := acks.take()
-		answer, err := send[ua.PublishResponse](ctx, e.session, &ua.PublishRequest{SubscriptionAcknowledgements: taken})
+		limited, cancel := context.WithTimeout(ctx, publishTime)
+		answer, err := send[ua.PublishResponse](limited, e.session, &ua.PublishRequest{SubscriptionAcknowledgements: taken})
+		cancel()
 		switch {
 		case errors.Is(err, ua.StatusBadTooManyPublishRequests):
 			acks.giveBack(taken)
 			return // the others are enough
-		case errors.Is(err, ua.StatusBadTimeout):
+		case errors.Is(err, ua.StatusBadTimeout) || errors.Is(err, context.DeadlineExceeded):
 			acks.giveBack(taken)
 			continue
 		}
@@ -188,6 +194,9 @@ func (e *engine) receive(ctx context.Context, acks *acknowledgements, answers <-
 			return err
 		}
 		if err := e.retry(ctx); err != nil {
+			return err
+		}
+		if err := e.refreshConditions(ctx); err != nil {
 			return err
 		}
 		e.say()
@@ -263,7 +272,7 @@ func (e *engine) recover(ctx context.Context) error {
 	case refused(err):
 		e.env.Log.Warn("a message of the server is lost: all points are read", "number", number, "error", words(err))
 		e.watch.last = number
-		e.refresh = true
+		e.refresh, e.askConditions = true, len(e.session.events) > 0
 	default:
 		return fmt.Errorf("ask for a lost message: %w", words(err))
 	}

@@ -19,6 +19,9 @@ type eventItem struct {
 	event  *gateway.Event
 	id     uint32
 	why    string // that was said
+
+	refreshing bool            // the server goes over all conditions
+	seen       map[string]bool // since then
 }
 
 // Client handles of events begin here; those of points are smaller.
@@ -31,6 +34,9 @@ const (
 	fieldMessage
 	fieldSeverity
 	fieldActive // of an alarm
+	fieldType
+	fieldEventID
+	fieldCondition // the node of it
 )
 
 // eventQueue is how many events the server keeps while nobody asks.
@@ -95,7 +101,8 @@ func (e *engine) watchEvent(ctx context.Context, it *eventItem, handle uint32) (
 	request.RequestedParameters.Filter = ua.NewExtensionObject(&ua.EventFilter{
 		SelectClauses: []*ua.SimpleAttributeOperand{
 			field(id.BaseEventType, "SourceName"), field(id.BaseEventType, "Time"), field(id.BaseEventType, "Message"), field(id.BaseEventType, "Severity"),
-			field(id.AlarmConditionType, "ActiveState", "Id"),
+			field(id.AlarmConditionType, "ActiveState", "Id"), field(id.BaseEventType, "EventType"), field(id.BaseEventType, "EventId"),
+			{TypeDefinitionID: ua.NewNumericNodeID(0, id.ConditionType), BrowsePath: []*ua.QualifiedName{}, AttributeID: ua.AttributeIDNodeID},
 		},
 		WhereClause: &ua.ContentFilter{},
 	})
@@ -116,6 +123,7 @@ func (e *engine) watchEvent(ctx context.Context, it *eventItem, handle uint32) (
 		return statusName(results[0].StatusCode), nil
 	}
 	it.id = results[0].MonitoredItemID
+	e.askConditions = true
 	return "", nil
 }
 
@@ -136,34 +144,51 @@ func (e *engine) occur(list *ua.EventNotificationList) {
 			continue
 		}
 		it := e.session.events[fields.ClientHandle-eventHandles]
-		if event := eventOf(it, fields.EventFields); event.Severity >= it.event.OPCUA.Severity {
+		if kind, ok := fieldOf(fields.EventFields, fieldType).(*ua.NodeID); ok && kind.Namespace() == 0 && ofTheServer[kind.IntID()] {
+			told = append(told, e.refreshes(it, kind.IntID())...)
+			continue
+		}
+		condition := ""
+		if node, ok := fieldOf(fields.EventFields, fieldCondition).(*ua.NodeID); ok && node.String() != "i=0" {
+			condition = node.String()
+		}
+		eventID, _ := fieldOf(fields.EventFields, fieldEventID).([]byte)
+		if event := eventOf(it, fields.EventFields); e.worthTelling(it, condition, eventID, &event) {
 			told = append(told, event)
 		}
 	}
 	if len(told) > 0 {
 		e.tellEvent(told)
 	}
+	if e.alarmsChanged {
+		e.alarmsChanged = false
+		e.saveAlarms()
+	}
+}
+
+// ofTheServer are events about events.
+var ofTheServer = map[uint32]bool{id.RefreshStartEventType: true, id.RefreshEndEventType: true, id.RefreshRequiredEventType: true, id.EventQueueOverflowEventType: true}
+
+func fieldOf(fields []*ua.Variant, i int) any {
+	if i >= len(fields) || fields[i] == nil {
+		return nil
+	}
+	return fields[i].Value()
 }
 
 func eventOf(it *eventItem, fields []*ua.Variant) gateway.FieldEvent {
 	event := gateway.FieldEvent{Device: it.device, Event: it.event, Time: time.Now()}
-	get := func(i int) any {
-		if i >= len(fields) || fields[i] == nil {
-			return nil
-		}
-		return fields[i].Value()
-	}
-	if t, ok := get(fieldTime).(time.Time); ok && !t.IsZero() && time.Until(t) < clockLimit {
+	if t, ok := fieldOf(fields, fieldTime).(time.Time); ok && !t.IsZero() && time.Until(t) < clockLimit {
 		event.Time = t
 	}
-	if text, ok := get(fieldMessage).(*ua.LocalizedText); ok {
+	if text, ok := fieldOf(fields, fieldMessage).(*ua.LocalizedText); ok {
 		event.Message = text.Text
 	}
-	event.Source, _ = get(fieldSource).(string)
-	if severity, ok := get(fieldSeverity).(uint16); ok {
+	event.Source, _ = fieldOf(fields, fieldSource).(string)
+	if severity, ok := fieldOf(fields, fieldSeverity).(uint16); ok {
 		event.Severity = int(severity)
 	}
-	if active, ok := get(fieldActive).(bool); ok {
+	if active, ok := fieldOf(fields, fieldActive).(bool); ok {
 		event.Active = gateway.BoolValue(active)
 	}
 	return event

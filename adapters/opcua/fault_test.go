@@ -17,7 +17,7 @@ const recovered = 10 * time.Second
 // The server of these tests gives the values of its next three messages to a
 // connection that is gone, and numbers the one after as if it had not: it can't
 // show that nothing is missed. node-opcua does.
-func TestACutNetwork(t *testing.T) {
+func TestInProcessACutNetwork(t *testing.T) {
 	withoutRaces(t)
 	t.Parallel()
 	s := startLine(t, 0)
@@ -39,7 +39,7 @@ func TestACutNetwork(t *testing.T) {
 	t.Logf("values %s after the cut was over", took)
 }
 
-func TestABlackHoleIsNoticed(t *testing.T) {
+func TestInProcessABlackHoleIsNoticed(t *testing.T) {
 	withoutRaces(t)
 	t.Parallel()
 	s := startLine(t, 0)
@@ -65,7 +65,7 @@ func TestABlackHoleIsNoticed(t *testing.T) {
 	}
 }
 
-func TestAServerThatStartsAgain(t *testing.T) {
+func TestInProcessAServerThatStartsAgain(t *testing.T) {
 	withoutRaces(t)
 	t.Parallel()
 	s := startLine(t, 0)
@@ -90,7 +90,7 @@ func TestAServerThatStartsAgain(t *testing.T) {
 	t.Logf("values of the node %s after it was back", took)
 }
 
-func TestANodeThatIsRemovedComesBack(t *testing.T) {
+func TestInProcessANodeThatIsRemovedComesBack(t *testing.T) {
 	withoutRaces(t)
 	t.Parallel()
 	s := startLine(t, 0)
@@ -108,7 +108,7 @@ func TestANodeThatIsRemovedComesBack(t *testing.T) {
 	}
 }
 
-func TestASubscriptionThatTheServerDrops(t *testing.T) {
+func TestInProcessASubscriptionThatTheServerDrops(t *testing.T) {
 	withoutRaces(t)
 	t.Parallel()
 	s := startLine(t, 0)
@@ -124,7 +124,7 @@ func TestASubscriptionThatTheServerDrops(t *testing.T) {
 	t.Logf("values %s after the subscription was dropped: %s", took, strings.Join(w.losses, "; "))
 }
 
-func TestASessionThatTheServerCloses(t *testing.T) {
+func TestInProcessASessionThatTheServerCloses(t *testing.T) {
 	withoutRaces(t)
 	t.Parallel()
 	sessions := make(chan *server.Session, 1)

@@ -1,122 +1,16 @@
 package opcua_test
 
 import (
-	"fmt"
+	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"sluice/gateway"
 )
-
-// peerSite watches the counters of a node-opcua server.
-const peerSite = `version: 1
-site: { name: plant }
-cloud: { url: mqtt://127.0.0.1:1883, login: { user: gw, password: file:gw }, backlog: replay }
-local: { http: none }
-buses:
-  field: { type: opcua, endpoint: "opc.tcp://127.0.0.1:4840", security: None }
-profiles:
-  line:
-    protocol: opcua
-    poll: 10ms
-    points:
-POINTS
-devices:
-  - { name: line, profile: line, bus: field }
-`
-
-// counterSite is a site with the first n counters of a peer.
-func counterSite(n int) string {
-	var points strings.Builder
-	for i := range n {
-		fmt.Fprintf(&points, "      c%d: { node: \"ns=1;s=counter%d\", type: float64 }\n", i, i)
-	}
-	return strings.Replace(peerSite, "POINTS", points.String(), 1)
-}
-
-// watchPeer starts a server whose counters rise every 400 ms, behind a proxy,
-// and watches 20 of them.
-func watchPeer(t *testing.T, options ...string) (*peer, *proxy, *watcher) {
-	t.Helper()
-	server := startPeer(t, append([]string{"--counters", "20", "--every", "400"}, options...)...)
-	p := startProxy(t, strings.TrimSuffix(strings.TrimPrefix(server.endpoint, "opc.tcp://"), "/"))
-	w := watchSite(t, counterSite(20), p.endpoint())
-	w.period = 400 * time.Millisecond
-	w.until(t, "first value", "c0", 10*time.Second, isGood)
-	time.Sleep(time.Second)
-	return server, p, w
-}
-
-// complete checks that no value of any counter is missed.
-func (w *watcher) complete(t *testing.T) {
-	t.Helper()
-	for i := range 20 {
-		id := fmt.Sprintf("c%d", i)
-		if missing, backwards := w.missed(t, id); missing+backwards > 0 {
-			t.Errorf("%s: %d missed, %d backwards of %d", id, missing, backwards, len(w.of(id)))
-		}
-	}
-}
-
-func TestPeerACutNetworkLosesNothing(t *testing.T) {
-	t.Parallel()
-	_, p, w := watchPeer(t)
-	p.cut()
-	time.Sleep(3 * time.Second)
-	p.restore()
-	took := w.until(t, "values after the cut", "c0", recovered, isGood)
-	time.Sleep(2 * time.Second)
-	t.Logf("values %s after the cut was over", took)
-	w.complete(t)
-}
-
-func TestPeerFiveCutsLoseNothing(t *testing.T) {
-	t.Parallel()
-	_, p, w := watchPeer(t)
-	for range 5 {
-		p.cut()
-		p.restore()
-		time.Sleep(700 * time.Millisecond)
-	}
-	w.until(t, "values after the cuts", "c0", recovered, isGood)
-	time.Sleep(2 * time.Second)
-	w.complete(t)
-}
-
-func TestPeerABlackHoleLosesNothing(t *testing.T) {
-	t.Parallel()
-	_, p, w := watchPeer(t)
-	p.hole.Store(true)
-	begin := time.Now()
-	for w.lost() == 0 && time.Since(begin) < 15*time.Second {
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Logf("noticed after %s", time.Since(begin))
-	p.cut()
-	p.hole.Store(false)
-	p.restore()
-	w.until(t, "values after the hole", "c0", recovered, isGood)
-	time.Sleep(3 * time.Second)
-	w.complete(t)
-}
-
-func TestPeerFaultsOfTheServer(t *testing.T) {
-	t.Parallel()
-	server, _, w := watchPeer(t, "--limits", "10")
-	for _, fault := range []string{"drop", "unsubscribe", "restart"} {
-		losses := w.lost()
-		server.do(fault)
-		took := w.until(t, "values after "+fault, "c0", 10*time.Second+recovered, func(s gateway.Sample) bool { return isGood(s) && w.lost() > losses })
-		t.Logf("values %s after %s", took, fault)
-	}
-	server.do("remove s=counter3")
-	took := w.becomes(t, "the removed node is bad", "c3", func(s gateway.Sample) bool { return strings.HasPrefix(s.Reason, "BadNodeID") })
-	t.Logf("bad %s after its removal", took)
-	server.do("add s=counter3")
-	took = w.becomes(t, "the node is back", "c3", isGood)
-	t.Logf("good %s after it was back", took)
-}
 
 // Every data type of node-opcua's address space for conformance testing, by a
 // server that takes ten operations a request.
@@ -175,4 +69,40 @@ func TestPeerEveryPolicyAndMode(t *testing.T) {
 	}
 	g := &gate{dir: dir, bus: gateway.Bus{Name: "plc", Type: "opcua", Endpoint: server.endpoint, Trust: "first-use", Timeout: 10 * time.Second, Login: gateway.BusLogin{User: "me", Password: "guess"}}}
 	g.refused(t, "log in as me")
+}
+
+// On a channel without security a login is hidden or signed all the same, for
+// the trusted server alone.
+func TestPeerLoginsOnAnOpenChannel(t *testing.T) {
+	t.Parallel()
+	server := startPeer(t, "--counters", "1", "--user", "me:s3cret", "--security", "None,Basic256Sha256", "--modes", "None,SignAndEncrypt")
+	p := startProxy(t, strings.TrimPrefix(server.endpoint, "opc.tcp://"))
+	var clear atomic.Bool
+	p.spy = func(frame []byte) { clear.CompareAndSwap(false, bytes.Contains(frame, []byte("s3cret"))) }
+	cert, key := makeCert(t, time.Now().AddDate(1, 0, 0)).files(t)
+	for name, login := range map[string]gateway.BusLogin{"password": {User: "me", Password: "s3cret"}, "certificate": {Cert: cert, Key: gateway.Secret("file:" + key)}} {
+		t.Run(name, func(t *testing.T) {
+			g := &gate{dir: t.TempDir(), node: "ns=1;s=counter0", any: true}
+			g.bus = gateway.Bus{Name: "plc", Type: "opcua", Endpoint: p.endpoint(), Security: "None", Trust: "first-use", Timeout: 10 * time.Second, Login: login}
+			if err := g.open(t); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(g.log.String(), "trusted from now on") {
+				t.Errorf("the server's certificate is not kept: %s", g.log.String())
+			}
+			if name == "password" {
+				g.bus.Login.Password = "guess"
+				g.refused(t, "log in as me")
+				g.bus.Login.Password = "s3cret"
+			}
+			other := makeCert(t, time.Now().AddDate(1, 0, 0))
+			if err := os.WriteFile(filepath.Join(g.dir, "opcua", "plc.der"), other.der, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			g.refused(t, "another certificate", sum(other.der))
+		})
+	}
+	if clear.Load() {
+		t.Error("the password was sent in clear")
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,9 +20,11 @@ type proxy struct {
 	listener net.Listener
 	target   string
 	requests atomic.Int64
-	onlyNone bool        // offers no security, whatever the server does
-	swap     [2][]byte   // what is replaced in answers, and by what
-	hole     atomic.Bool // nothing passes, nothing is closed
+	keys     atomic.Int64 // requests for keys of a channel
+	spy      func([]byte) // sees what the client sends
+	onlyNone bool         // offers no security, whatever the server does
+	swap     [2][]byte    // what is replaced in answers, and by what
+	hole     atomic.Bool  // nothing passes, nothing is closed
 	mutex    sync.Mutex
 	conns    map[net.Conn]bool
 	refuse   bool
@@ -96,8 +99,14 @@ func (p *proxy) frames(to, from net.Conn, count bool) {
 		if !count {
 			frame = p.change(frame)
 		}
+		if count && p.spy != nil {
+			p.spy(frame)
+		}
 		if count && string(head[:4]) == "MSGF" {
 			p.requests.Add(1)
+		}
+		if count && string(head[:3]) == "OPN" {
+			p.keys.Add(1)
 		}
 		for p.hole.Load() {
 			time.Sleep(5 * time.Millisecond)
@@ -117,8 +126,12 @@ func (p *proxy) frames(to, from net.Conn, count bool) {
 // change is what somebody in between makes of an answer; lengths stay.
 func (p *proxy) change(frame []byte) []byte {
 	if p.onlyNone {
-		for _, policy := range []string{"#Aes256_Sha256_RsaPss", "#Aes128_Sha256_RsaOaep", "#Basic256Sha256"} {
-			frame = bytes.ReplaceAll(frame, []byte(policy), []byte("#"+strings.Repeat("x", len(policy)-1)))
+		for _, policy := range []string{"Aes256_Sha256_RsaPss", "Aes128_Sha256_RsaOaep", "Basic256Sha256"} {
+			for mode := range byte(4) { // which stands before an endpoint's policy, and not before a token's
+				uri := binary.LittleEndian.AppendUint32([]byte{mode, 0, 0, 0}, uint32(len("http://opcfoundation.org/UA/SecurityPolicy#"+policy)))
+				uri = append(uri, "http://opcfoundation.org/UA/SecurityPolicy#"...)
+				frame = bytes.ReplaceAll(frame, append(slices.Clone(uri), policy...), append(uri, strings.Repeat("x", len(policy))...))
+			}
 		}
 	}
 	if len(p.swap[0]) > 0 && len(p.swap[0]) == len(p.swap[1]) {

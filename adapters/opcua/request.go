@@ -36,22 +36,22 @@ func ask[T any](ctx context.Context, s *session, request ua.Request) (*T, error)
 	return nil, err
 }
 
-// send sends a request and waits until ctx ends or the library's own, much
-// longer, timeout is over.
+// send sends a request and waits until ctx ends.
 func send[T any](ctx context.Context, s *session, request ua.Request) (*T, error) {
-	var answer *T
-	err := s.client.Send(ctx, request, func(r ua.Response) error {
-		got, ok := any(r).(*T)
-		if !ok {
-			return fmt.Errorf("the server answered %T with %T", request, r)
-		}
-		answer = got
-		return nil
-	})
-	if err == nil && answer == nil {
-		err = fmt.Errorf("the server did not answer %T", request)
+	return sendTo[T](ctx, s.channel, s.ticket.token, request)
+}
+
+// sendTo sends a request outside of a session that is in use.
+func sendTo[T any](ctx context.Context, c *channel, token *ua.NodeID, request ua.Request) (*T, error) {
+	r, err := c.send(ctx, token, request)
+	if err != nil {
+		return nil, err
 	}
-	return answer, err
+	answer, ok := any(r).(*T)
+	if !ok {
+		return nil, fmt.Errorf("%w: %T for %T", errUnreadable, r, request)
+	}
+	return answer, nil
 }
 
 // ended are the codes of a server that mean that channel or session are gone.
@@ -66,11 +66,14 @@ var ended = map[ua.StatusCode]bool{
 // channel and session are fine.
 func refused(err error) bool {
 	var code ua.StatusCode
-	return errors.As(err, &code) && !ended[code]
+	if errors.As(err, &code) {
+		return !ended[code]
+	}
+	return errors.Is(err, errUnreadable) || errors.Is(err, errTooLarge)
 }
 
 // tooMuch tells whether a request was refused, or its answer lost, because of
-// its size.
+// its size, or of what is in it.
 func tooMuch(err error) bool {
 	for _, code := range []ua.StatusCode{ua.StatusBadTooManyOperations, ua.StatusBadRequestTooLarge, ua.StatusBadResponseTooLarge,
 		ua.StatusBadEncodingLimitsExceeded, ua.StatusBadTCPMessageTooLarge} {
@@ -78,16 +81,18 @@ func tooMuch(err error) bool {
 			return true
 		}
 	}
-	return err != nil && (strings.Contains(err.Error(), "message too large") || strings.Contains(err.Error(), "too many chunks"))
+	return errors.Is(err, errUnreadable) || errors.Is(err, errTooLarge)
 }
 
 // words puts an error of the library into words.
 func words(err error) error {
 	var code ua.StatusCode
 	switch {
+	case errors.Is(err, errUnreadable):
+		return err
 	case errors.As(err, &code):
 		return errors.New(statusName(code))
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("the server closed the connection")
 	}
 	return err

@@ -135,27 +135,49 @@ func offers(offered []*ua.EndpointDescription) string {
 	return strings.Join(names, ", ")
 }
 
-// tokenFor finds how the bus's login is shown on an endpoint, or why it can't
-// be. Only where the site file says None does a password go out in clear.
+// tokenFor finds how the bus's login is shown on an endpoint, the best way of
+// several, or why it can't be. Only where the site file says None does a
+// password go out in clear; a certificate has to sign something.
 func (a *Adapter) tokenFor(e *ua.EndpointDescription) (*ua.UserTokenPolicy, string) {
 	want := tokenType(a.bus.Login)
-	for _, t := range e.UserIdentityTokens {
-		if t.TokenType != want {
-			continue
-		}
-		encrypted := e.SecurityMode == ua.MessageSecurityModeSignAndEncrypt || tokenPolicy(e, t) != ua.SecurityPolicyURINone
-		if want == ua.UserTokenTypeUserName && !encrypted && a.security() != "None" {
-			return nil, "the server would take the password in clear only: write security: None where that is meant"
-		}
-		return t, ""
-	}
+	var best *ua.UserTokenPolicy
 	var kinds []string
+	why := ""
 	for _, t := range e.UserIdentityTokens {
 		if kind := loginName(t.TokenType); !slices.Contains(kinds, kind) {
 			kinds = append(kinds, kind)
 		}
+		policy := tokenPolicy(e, t)
+		known := slices.Contains(policies, policy)
+		switch {
+		case t.TokenType != want:
+		case want == ua.UserTokenTypeCertificate && !known:
+			why = "the server lets nobody sign a login by certificate in a way that is still secure"
+		case want == ua.UserTokenTypeUserName && policy == ua.SecurityPolicyURINone && e.SecurityMode != ua.MessageSecurityModeSignAndEncrypt && a.security() != "None":
+			why = "the server would take the password in clear only: write security: None where that is meant"
+		case want == ua.UserTokenTypeUserName && !known && policy != ua.SecurityPolicyURINone:
+			why = "the server takes the password in a way only that is no longer secure: " + policy
+		case best == nil || tokenRank(e, t) > tokenRank(e, best):
+			best = t
+		}
 	}
-	return nil, fmt.Sprintf("the server does not let %s in with security %s, but %s", loginName(want), securityName(e), strings.Join(kinds, ", "))
+	switch {
+	case best != nil:
+		return best, ""
+	case len(kinds) == 0:
+		why = "the server lets nobody in with security " + securityName(e)
+	case why == "":
+		why = fmt.Sprintf("the server does not let %s in with security %s, but %s", loginName(want), securityName(e), strings.Join(kinds, ", "))
+	}
+	return nil, why
+}
+
+// tokenRank is how good a way to show a login is.
+func tokenRank(e *ua.EndpointDescription, t *ua.UserTokenPolicy) int {
+	if i := slices.Index(policies, tokenPolicy(e, t)); i >= 0 {
+		return len(policies) - i
+	}
+	return 0
 }
 
 func loginName(t ua.UserTokenType) string {

@@ -6,10 +6,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,6 +61,9 @@ func (g *gate) open(t *testing.T) error {
 	}
 	defer session.Close()
 	samples, err := session.Read(ctx, d.Points)
+	if err == nil && samples[0].Reason != "" {
+		return errors.New(samples[0].Reason)
+	}
 	if err == nil && (samples[0].Quality != gateway.Good || samples[0].Value.Int() != 42 && !g.any) {
 		t.Errorf("read %v: %s", samples[0].Value, samples[0].Reason)
 	}
@@ -92,6 +97,18 @@ func startVault(t *testing.T, o serverOptions) *plantServer {
 	return s
 }
 
+// usualVault is a vault for all tests, with the usual certificate and a user: a
+// server takes its time to start.
+var usualVault = func() func(*testing.T) *plantServer {
+	var once sync.Once
+	var s *plantServer
+	return func(t *testing.T) *plantServer {
+		t.Helper()
+		once.Do(func() { s = startVault(t, serverOptions{stays: true, options: users("me", "s3cret")}) })
+		return s
+	}
+}()
+
 func sum(der []byte) string {
 	hash := sha256.Sum256(der)
 	return strings.ToUpper(hex.EncodeToString(hash[:]))
@@ -99,7 +116,7 @@ func sum(der []byte) string {
 
 func TestEveryPolicyModeAndLogin(t *testing.T) {
 	t.Parallel()
-	s := startVault(t, serverOptions{options: users("me", "s3cret")})
+	s := usualVault(t)
 	user := makeCert(t, time.Now().AddDate(1, 0, 0))
 	cert, key := user.files(t)
 	shared := t.TempDir()
@@ -110,9 +127,6 @@ func TestEveryPolicyModeAndLogin(t *testing.T) {
 		for name, login := range map[string]gateway.BusLogin{
 			"anonymous": {}, "user": {User: "me", Password: "s3cret"}, "certificate": {Cert: cert, Key: gateway.Secret("file:" + key)},
 		} {
-			if security == "None" && name == "certificate" {
-				continue // the library signs no user's certificate without a secure channel
-			}
 			t.Run(security+" "+name, func(t *testing.T) {
 				g := newGate(t, s, security)
 				g.dir, g.bus.Login = shared, login
@@ -135,7 +149,7 @@ func TestEveryPolicyModeAndLogin(t *testing.T) {
 func TestTheFirstCertificateIsKeptAndAChangedOneRefused(t *testing.T) {
 	t.Parallel()
 	first, second := usualCert(t), makeCert(t, time.Now().AddDate(1, 0, 0))
-	s := startVault(t, serverOptions{})
+	s := usualVault(t)
 	g := newGate(t, s, "auto")
 	if err := g.open(t); err != nil {
 		t.Fatal(err)
@@ -161,7 +175,7 @@ func TestTheFirstCertificateIsKeptAndAChangedOneRefused(t *testing.T) {
 
 func TestATrustedFile(t *testing.T) {
 	t.Parallel()
-	s := startVault(t, serverOptions{})
+	s := usualVault(t)
 	g := newGate(t, s, "auto")
 	file := filepath.Join(g.dir, "plc.pem")
 	g.bus.Trust = "file:" + file
@@ -199,7 +213,7 @@ func TestCertificatesThatEnd(t *testing.T) {
 // A server that offers None only may be another one in between.
 func TestAutoNeverFallsToNone(t *testing.T) {
 	t.Parallel()
-	s := startVault(t, serverOptions{options: users("me", "s3cret")})
+	s := usualVault(t)
 	p := startProxy(t, s.address())
 	p.onlyNone = true
 	g := newGate(t, s, "auto")
@@ -224,12 +238,12 @@ func TestAutoNeverFallsToNone(t *testing.T) {
 // answer all the same, for want of its key.
 func TestAStolenCertificateOpensNoChannel(t *testing.T) {
 	t.Parallel()
-	s := startVault(t, serverOptions{})
+	s := usualVault(t)
 	g := newGate(t, s, "auto")
 	if err := g.open(t); err != nil {
 		t.Fatal(err)
 	}
-	thief := startVault(t, serverOptions{cert: makeCert(t, time.Now().AddDate(1, 0, 0))})
+	thief := startVault(t, serverOptions{cert: certOf(t, newKey(), time.Now().AddDate(1, 0, 0))})
 	p := startProxy(t, thief.address())
 	p.swap = [2][]byte{thief.LocalCertificate(), s.LocalCertificate()}
 	g.bus.Endpoint = p.endpoint()
@@ -238,7 +252,7 @@ func TestAStolenCertificateOpensNoChannel(t *testing.T) {
 
 func TestOwnCertificateIsKeptAndRenewed(t *testing.T) {
 	t.Parallel()
-	s := startVault(t, serverOptions{})
+	s := usualVault(t)
 	g := newGate(t, s, "auto")
 	if err := g.open(t); err != nil {
 		t.Fatal(err)
@@ -276,5 +290,24 @@ func TestOwnCertificateIsKeptAndRenewed(t *testing.T) {
 	}
 	if renewed, _ := os.ReadFile(own); string(renewed) == string(block.Bytes) || !strings.Contains(g.log.String(), "the old one ends soon") {
 		t.Errorf("a certificate that ends in 20 days was not renewed: %s", g.log.String())
+	}
+}
+
+// Keys of a channel are renewed while values flow, by a server of another maker.
+func TestKeysAreRenewed(t *testing.T) {
+	t.Parallel()
+	server := startPeer(t, "--counters", "2", "--every", "400", "--security", "Aes256_Sha256_RsaPss", "--modes", "SignAndEncrypt")
+	p := startProxy(t, strings.TrimPrefix(server.endpoint, "opc.tcp://"))
+	w := prepareSite(t, strings.Replace(faultSite(2), "security: None", "trust: first-use", 1), p.endpoint())
+	w.period = 400 * time.Millisecond
+	opcua.RenewKeys(w.adapter, time.Second)
+	w.start(t)
+	w.until(t, "first value", "c0", time.Minute, isGood)
+	before := p.keys.Load()
+	if !eventually(func() bool { return p.keys.Load() >= before+4 }) {
+		t.Error("no keys were renewed")
+	}
+	if missing, backwards := w.missed(t, "c0"); missing+backwards > 0 || w.lost() > 0 {
+		t.Errorf("%d missed, %d backwards, %d losses", missing, backwards, w.lost())
 	}
 }

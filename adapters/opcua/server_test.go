@@ -40,6 +40,7 @@ type serverOptions struct {
 	port    int    // 0: any
 	before  []string
 	cert    *serverCert // nil: the usual one
+	stays   bool        // until all tests are over
 	options []server.Option
 }
 
@@ -87,7 +88,9 @@ func startServer(t testing.TB, o serverOptions) *plantServer {
 	}
 	s.space = srv.NamespaceManager().Add(plantURI)
 	go srv.ListenAndServe()
-	t.Cleanup(s.stop)
+	if !o.stays {
+		t.Cleanup(s.stop)
+	}
 	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		c, err := net.Dial("tcp", s.address())
 		if err == nil {
@@ -200,17 +203,30 @@ var usualCert = func() func(testing.TB) *serverCert {
 	}
 }()
 
+// usualKey is the key of most certificates: making one takes its time.
+var usualKey = sync.OnceValue(newKey)
+
+func newKey() *rsa.PrivateKey {
+	for {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			panic(err)
+		}
+		// awcullen/opcua takes the length of D for that of the modulus.
+		if len(key.D.Bytes()) == key.Size() {
+			return key
+		}
+	}
+}
+
 // makeCert makes a certificate that ends then.
 func makeCert(t testing.TB, ends time.Time) *serverCert {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	// awcullen/opcua takes the length of D for that of the modulus.
-	for err == nil && len(key.D.Bytes()) < key.Size() {
-		key, err = rsa.GenerateKey(rand.Reader, 2048)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	return certOf(t, usualKey(), ends)
+}
+
+func certOf(t testing.TB, key *rsa.PrivateKey, ends time.Time) *serverCert {
+	t.Helper()
 	c := &serverCert{key: key, uri: "urn:sluice.test:plant"}
 	uri, _ := url.Parse(c.uri)
 	serial, _ := rand.Int(rand.Reader, big.NewInt(1<<62))
@@ -220,9 +236,11 @@ func makeCert(t testing.TB, ends time.Time) *serverCert {
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment | x509.KeyUsageKeyEncipherment | x509.KeyUsageDataEncipherment | x509.KeyUsageCertSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true, IsCA: true,
 	}
-	if c.der, err = x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key); err != nil {
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
 		t.Fatal(err)
 	}
+	c.der = der
 	return c
 }
 

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gopcua/opcua"
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 
@@ -18,7 +17,8 @@ import (
 // session is one connection to the server, with a session on it.
 type session struct {
 	*Adapter
-	client     *opcua.Client
+	channel    *channel
+	ticket     *ticket
 	limits     limits
 	namespaces []string
 	resumed    bool // it is the session of the last connection
@@ -46,8 +46,8 @@ var (
 	_ gateway.Subscriber = (*session)(nil)
 )
 
-func newSession(a *Adapter, client *opcua.Client) *session {
-	s := &session{Adapter: a, client: client, lost: make(chan struct{})}
+func newSession(a *Adapter, c *channel, t *ticket) *session {
+	s := &session{Adapter: a, channel: c, ticket: t, lost: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	var once sync.Once
 	s.lose = func(err error) {
@@ -67,13 +67,15 @@ func (s *session) Close() error {
 		healthy := s.over() == nil
 		s.lose(errors.New("the session is closed"))
 		s.cancel()
-		kept := s.client.Session()
-		closeClient(s.client, healthy)
+		if healthy {
+			s.leave()
+		}
+		s.channel.close()
 		s.background.Wait()
 		if w := s.watch; w != nil && healthy {
 			w.forget()
 		} else if w != nil {
-			w.session = kept
+			w.ticket = s.ticket
 		}
 	})
 	return nil

@@ -11,7 +11,7 @@ import (
 
 // A clock that is behind by less than five minutes is kept, and its times go on
 // evenly; one that is ahead by more is replaced, and that is said once.
-func TestClocksThatAreOff(t *testing.T) {
+func TestInProcessClocksThatAreOff(t *testing.T) {
 	withoutRaces(t)
 	t.Parallel()
 	s := startLine(t, 0)
@@ -46,7 +46,7 @@ func TestClocksThatAreOff(t *testing.T) {
 	}
 }
 
-func TestANamespaceThatComesLater(t *testing.T) {
+func TestInProcessANamespaceThatComesLater(t *testing.T) {
 	withoutRaces(t)
 	t.Parallel()
 	s := startLine(t, 0)

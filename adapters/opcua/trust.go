@@ -101,6 +101,7 @@ func fingerprint(der []byte) string {
 // keep pins the first certificate that a server showed, once its channel is
 // open: it has the key.
 func (a *Adapter) keep(cert *x509.Certificate) error {
+	a.server.Store(cert)
 	a.warnOfEnd("the server's certificate", cert, time.Now())
 	if a.bus.Trust != "first-use" {
 		return nil

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/gopcua/opcua"
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 
@@ -38,7 +37,7 @@ type watch struct {
 	interval time.Duration
 	alive    time.Duration // the longest that the server is silent
 	clock    clockItem
-	session  *opcua.Session // that the last connection left behind
+	ticket   *ticket // of the session that the last connection left behind
 }
 
 // item is one point that the server watches.
@@ -70,7 +69,7 @@ func (s *session) Subscribe(_ context.Context, points []*gateway.Point, deliver 
 	if w == nil || !samePoints(w.points, points) {
 		w = newWatch(points)
 		if s.watch != nil {
-			w.session = s.watch.session
+			w.ticket = s.watch.ticket
 		}
 		s.Adapter.watch = w
 	}
@@ -135,6 +134,9 @@ func (e *engine) create(ctx context.Context) error {
 		return err
 	}
 	if err := e.watchEvents(ctx); err != nil {
+		return err
+	}
+	if err := e.refreshConditions(ctx); err != nil {
 		return err
 	}
 	return e.add(ctx, w.items)

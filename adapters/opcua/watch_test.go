@@ -257,7 +257,7 @@ func (s *plantServer) line(t *testing.T) {
 	})
 }
 
-func TestEveryChangeArrives(t *testing.T) {
+func TestInProcessEveryChangeArrives(t *testing.T) {
 	withoutRaces(t)
 	t.Parallel()
 	s := startLine(t, 0)

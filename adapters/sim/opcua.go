@@ -34,6 +34,9 @@ type server struct {
 	quiet   chan struct{} // closed when a silent server speaks again; nil while it does
 }
 
+// ServesOPCUA tells whether this build simulates OPC UA servers.
+const ServesOPCUA = true
+
 // startServer starts the server of an OPC UA bus and makes the settings lead to
 // it.
 func (s *Sim) startServer(settings *gateway.Bus, devices []*gateway.Device, o Options) error {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -62,6 +63,7 @@ type demo struct {
 	out     io.Writer
 	start   time.Time
 	site    *gateway.Site
+	left    string // what it goes without, and why
 	twin    *twin.Twin
 	oracle  *oracle
 	gateway *gateway.Gateway
@@ -82,6 +84,7 @@ func (d *demo) run(ctx context.Context, duration time.Duration) error {
 	if err := d.load(dir); err != nil {
 		return err
 	}
+	d.left = d.leaveOut()
 	d.oracle, d.first = newOracle(d.site.Cloud.LateTS), make(chan struct{})
 	users := make(map[string]string)
 	for user, login := range d.site.Logins() {
@@ -132,6 +135,24 @@ func (d *demo) load(dir string) error {
 	}
 	d.site, err = loadSite(path)
 	return err
+}
+
+// leaveOut drops the devices that this build has no simulated server for, and
+// says which.
+func (d *demo) leaveOut() string {
+	if sim.ServesOPCUA {
+		return ""
+	}
+	var names []string
+	d.site.Devices = slices.DeleteFunc(d.site.Devices, func(x *gateway.Device) bool {
+		left := x.Bus.Type == "opcua"
+		if left {
+			names = append(names, x.Name)
+		}
+		return left
+	})
+	d.site.Buses = slices.DeleteFunc(d.site.Buses, func(b *gateway.Bus) bool { return b.Type == "opcua" })
+	return "Left out, since the packaged program brings no simulated OPC UA server: " + strings.Join(names, ", ") + "."
 }
 
 // play runs the gateway and the outage, and counts at the end.
@@ -262,6 +283,9 @@ func (d *demo) introduce() {
 			unit = fmt.Sprintf(", unit %d", device.Unit)
 		}
 		d.print("  %-6s %s, %d points: %s%s\n", device.Name, device.Profile.Label, len(device.Points), device.Bus.Type, unit)
+	}
+	if d.left != "" {
+		d.print("\n%s\n", d.left)
 	}
 	d.print("\nIts local page is open meanwhile: http://%s\n", d.site.Local.HTTP)
 	d.print("\n    time  broker  measured  delivered  waiting  what the cloud shows\n")

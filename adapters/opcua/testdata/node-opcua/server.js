@@ -9,8 +9,12 @@
 //   --limits N          OperationLimits: at most N operations in any request
 //   --counters N        N variables ns=1;s=counter0 … that all hold n, and
 //   --every MS          how often n rises by one (default 1000)
+//   --machine           a drive to write to: setpoint, remote, stubborn (which
+//                       keeps its value), guarded (which refuses) and Start(hz)
+//   --alarm             an alarm "too hot" of an object oven, on above 100
 //   --conformance       the address space for conformance testing
-//   --user NAME:WORD    a user; anonymous sessions are refused then
+//   --user NAME:WORD    a user, beside those with a certificate; anonymous sessions
+//                       are refused then
 //   --security LIST     None,Basic256Sha256,Aes128_Sha256_RsaOaep,Aes256_Sha256_RsaPss
 //   --modes LIST        None,Sign,SignAndEncrypt
 //
@@ -18,10 +22,12 @@
 // command on its standard input: {"done": command, …} or {"error": …}.
 //   count           says n
 //   hold, go        n stands still; n rises again
-//   restart         ends and begins anew: sessions and subscriptions are gone
+//   restart [ID]    ends and begins anew, without a node: sessions and subscriptions are gone
 //   drop            closes all sessions; subscriptions stay for a while
 //   unsubscribe     deletes all subscriptions; sessions stay
+//   heat N          makes the oven N degrees hot
 //   remove ID       deletes a node
+//   writes          what was written to the machine, in order
 //   add ID          makes a node again: a variable that holds n
 "use strict";
 
@@ -32,7 +38,8 @@ const { parseArgs } = require("node:util");
 const { OPCUACertificateManager } = require("node-opcua-certificate-manager");
 const { MessageSecurityMode, SecurityPolicy } = require("node-opcua-secure-channel");
 const { OPCUAServer } = require("node-opcua-server");
-const { DataType } = require("node-opcua-variant");
+const { DataType, Variant } = require("node-opcua-variant");
+const { StatusCodes } = require("node-opcua-status-code");
 
 const { values: options } = parseArgs({
   options: {
@@ -43,6 +50,8 @@ const { values: options } = parseArgs({
     limits: { type: "string" },
     counters: { type: "string", default: "0" },
     every: { type: "string", default: "1000" },
+    machine: { type: "boolean", default: false },
+    alarm: { type: "boolean", default: false },
     conformance: { type: "boolean", default: false },
     user: { type: "string" },
     security: { type: "string", default: "None" },
@@ -76,6 +85,7 @@ function serverOptions() {
   }
   if (options.pki) {
     o.serverCertificateManager = new OPCUACertificateManager({ rootFolder: options.pki, automaticallyAcceptUnknownCertificate: true });
+    o.userCertificateManager = new OPCUACertificateManager({ rootFolder: options.pki + "/users", automaticallyAcceptUnknownCertificate: true });
   }
   if (options.limits) {
     const most = Number(options.limits);
@@ -106,19 +116,85 @@ function addCounter(nodeId, name) {
   show(counter);
 }
 
+let writes = []; // to the machine
+
+// addMachine makes variables that note what is written to them, and a method.
+function addMachine() {
+  const space = server.engine.addressSpace;
+  const namespace = space.getOwnNamespace();
+  const held = { setpoint: 30, remote: true, stubborn: 1, guarded: 1, running: 0 };
+  const machine = namespace.addObject({ organizedBy: space.rootFolder.objects, browseName: "machine", nodeId: "s=machine" });
+  for (const [name, first] of Object.entries(held)) {
+    const dataType = typeof first === "boolean" ? "Boolean" : "Double";
+    namespace.addVariable({
+      componentOf: machine, browseName: name, nodeId: `s=${name}`, dataType, minimumSamplingInterval: 100,
+      value: {
+        get: () => new Variant({ dataType: DataType[dataType], value: held[name] }),
+        set: (variant) => {
+          writes.push(`${name}=${variant.value}`);
+          if (name === "guarded") return StatusCodes.BadOutOfRange;
+          if (name !== "stubborn") held[name] = variant.value;
+          return StatusCodes.Good;
+        },
+      },
+    });
+  }
+  const method = namespace.addMethod(machine, {
+    browseName: "Start", nodeId: "s=Start", inputArguments: [{ name: "hz", dataType: DataType.Float }], outputArguments: [],
+  });
+  method.bindMethod((inputs, _context, answer) => {
+    writes.push(`Start(${inputs[0].value})`);
+    if (inputs[0].value === 13) return answer(null, { statusCode: StatusCodes.BadInvalidState });
+    held.running = inputs[0].value;
+    answer(null, { statusCode: StatusCodes.Good, outputArguments: [] });
+  });
+}
+
+let heat = 20;
+let oven;
+
+function addOven() {
+  const space = server.engine.addressSpace;
+  space.installAlarmsAndConditionsService();
+  const namespace = space.getOwnNamespace();
+  const object = namespace.addObject({ browseName: "oven", organizedBy: space.rootFolder.objects, eventSourceOf: space.rootFolder.objects.server });
+  oven = namespace.addVariable({ componentOf: object, browseName: "heat", dataType: "Double", value: { dataType: DataType.Double, value: heat } });
+  const alarm = namespace.instantiateExclusiveLimitAlarm("ExclusiveLimitAlarmType", {
+    browseName: "too hot",
+    componentOf: object,
+    conditionSource: object,
+    conditionName: "too hot",
+    inputNode: oven,
+    highHighLimit: 1000,
+    highLimit: 100,
+    lowLimit: -100,
+    lowLowLimit: -1000,
+  });
+  alarm.setEnabledState(true);
+  oven.setValueFromSource({ dataType: DataType.Double, value: heat });
+}
+
 function show(counter) {
   counter.setValueFromSource({ dataType: DataType.UInt32, value: n });
 }
 
-async function start() {
+async function start(without) {
   server = new OPCUAServer(serverOptions());
   await server.initialize();
   if (options.conformance) {
     const { build_address_space_for_conformance_testing: build } = require("node-opcua-address-space-for-conformance-testing");
     await build(server.engine.addressSpace);
   }
+  if (options.machine) {
+    addMachine();
+  }
+  if (options.alarm) {
+    addOven();
+  }
   for (let i = 0; i < Number(options.counters); i++) {
-    addCounter(`s=counter${i}`, `counter${i}`);
+    if (`s=counter${i}` !== without) {
+      addCounter(`s=counter${i}`, `counter${i}`);
+    }
   }
   await server.start();
   port = server.endpoints[0].port;
@@ -143,10 +219,10 @@ const commands = {
   go: () => {
     held = false;
   },
-  restart: async () => {
+  restart: async (without) => {
     counters = [];
     await server.shutdown(0);
-    await start();
+    await start(without);
   },
   drop: () => ({ sessions: forEachSession((session) => server.engine.closeSession(session.authenticationToken, false, "Terminated")) }),
   unsubscribe: () => {
@@ -159,6 +235,10 @@ const commands = {
     });
     return { subscriptions };
   },
+  heat: (degrees) => {
+    heat = Number(degrees);
+    oven.setValueFromSource({ dataType: DataType.Double, value: heat });
+  },
   remove: (nodeId) => {
     const node = find(nodeId);
     if (!node) {
@@ -167,6 +247,7 @@ const commands = {
     counters = counters.filter((counter) => counter !== node);
     server.engine.addressSpace.deleteNode(node);
   },
+  writes: () => ({ writes }),
   add: (nodeId) => addCounter(nodeId, nodeId.slice(2)),
 };
 
