@@ -80,6 +80,13 @@ type Session interface {
 	Close() error
 }
 
+// BlockWriter is a Session that writes several points with one request.
+type BlockWriter interface {
+	// WriteBlock writes values to points of one block, once, with one request; it
+	// refuses those that one request can't hold. Errors are those of Session.Write.
+	WriteBlock(ctx context.Context, points []*Point, values []Value) error
+}
+
 // Prober is a Session that can ask cheaply whether a silent unit is back.
 type Prober interface {
 	// Probe reads one point once: no retries, and no longer than the unit ever

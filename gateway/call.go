@@ -94,16 +94,8 @@ func (k *calling) refuse(err error) {
 }
 
 // finished answers a command that was carried out, or failed on the way.
-func (k *calling) finished(values []Attribute, err error) {
+func (k *calling) finished(values []Attribute, result string, err error) {
 	m, out := k.message, k.office.out[k.dir.user]
-	result := "done"
-	var unknown *unknownOutcome
-	switch {
-	case errors.As(err, &unknown):
-		result = "unknown"
-	case err != nil:
-		result = "failed"
-	}
 	line := Audit{Who: k.who, Device: k.command.operator.device.Name, Command: k.command.ID, ID: m.ID, Result: result}
 	if err != nil {
 		line.Reason = err.Error()
@@ -131,24 +123,11 @@ func (k *calling) shown() []Asked {
 func (c *command) shown(given []Asked) []Asked {
 	shown := make([]Asked, len(given))
 	for i, a := range given {
-		if shown[i] = a; c.secret(a.Name) {
+		if shown[i] = a; c.param(a.Name) != nil && c.param(a.Name).secret {
 			shown[i].Raw = `"***"`
 		}
 	}
 	return shown
-}
-
-// secret tells whether a parameter goes to a secret point.
-func (c *command) secret(param string) bool {
-	if p := c.param(param); p != nil && p.point != nil && p.point.Secret {
-		return true
-	}
-	for _, a := range c.assignments() {
-		if a.param == param && a.point.Secret {
-			return true
-		}
-	}
-	return false
 }
 
 // unknownOutcome is a write of which nobody knows whether it was carried out.

@@ -24,7 +24,8 @@ type command struct {
 // param is a parameter; a listed one is a point.
 type param struct {
 	*Param
-	point *Point
+	point  *Point
+	secret bool // it goes to a secret point
 }
 
 // step is one thing to do, with its points and demands found.
@@ -60,13 +61,16 @@ func (o *operator) compile(c *Command, place *time.Location) (*command, error) {
 	out := &command{Command: c, operator: o, locked: slices.Contains(o.device.LockedCommands, c.ID)}
 	scope := make(map[string]Operand)
 	for _, p := range c.Params {
-		known := &param{Param: p}
+		known := &param{Param: p, secret: o.goesSecret(c, p.ID)}
 		if p.Type == "" {
 			if known.point = o.device.point(p.ID); known.point == nil {
 				return nil, fmt.Errorf("there is no point %s", p.ID)
 			}
+			known.secret = known.secret || known.point.Secret
 		} else {
-			scope[p.ID] = p.operand()
+			operand := p.operand()
+			operand.Secret = known.secret
+			scope[p.ID] = operand
 		}
 		out.params = append(out.params, known)
 	}
@@ -81,6 +85,25 @@ func (o *operator) compile(c *Command, place *time.Location) (*command, error) {
 		}
 	}
 	return out, compiler.err
+}
+
+// goesSecret tells whether a parameter is written to a secret point.
+func (o *operator) goesSecret(c *Command, param string) bool {
+	for _, s := range slices.Concat(c.Steps, c.OnFail) {
+		var writes []Assignment
+		if s.Write != nil {
+			writes = s.Write.Values
+		}
+		if s.Pulse != nil {
+			writes = append(slices.Clone(writes), Assignment{s.Pulse.Point, s.Pulse.Value}, Assignment{s.Pulse.Point, s.Pulse.BackTo})
+		}
+		for _, w := range writes {
+			if p := o.device.point(w.Point); w.Value == "$"+param && p != nil && p.Secret {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // operand is what a typed parameter is in an expression.
@@ -237,7 +260,7 @@ func (p *param) fit(asked Value) (Value, error) {
 	if p.point != nil {
 		return p.point.Fit(asked)
 	}
-	like := &Point{Definition: &Definition{ID: p.ID, Min: p.Min, Max: p.Max, Type: map[string]Type{"float": Float64, "int": Int64, "bool": Bool, "string": String}[p.Type]}}
+	like := &Point{Definition: &Definition{ID: p.ID, Secret: p.secret, Min: p.Min, Max: p.Max, Type: map[string]Type{"float": Float64, "int": Int64, "bool": Bool, "string": String}[p.Type]}}
 	number := asked
 	if asked.kind == Text {
 		number = numberOf(asked.text)
@@ -247,9 +270,9 @@ func (p *param) fit(asked Value) (Value, error) {
 	case err != nil:
 		return Value{}, err
 	case p.Type == "int" && number.Float() != math.Trunc(number.Float()):
-		return Value{}, fmt.Errorf("%s %s is no whole number", p.ID, short(asked.String()))
+		return Value{}, fmt.Errorf("%s %s is no whole number", p.ID, like.show(asked))
 	case len(p.Values) > 0 && !slices.Contains(p.Values, v.String()):
-		return Value{}, fmt.Errorf("%s %s is none of %s", p.ID, short(v.String()), strings.Join(p.Values, ", "))
+		return Value{}, fmt.Errorf("%s %s is none of %s", p.ID, like.show(v), strings.Join(p.Values, ", "))
 	}
 	return v, nil
 }

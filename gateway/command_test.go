@@ -112,6 +112,43 @@ func TestAFailedStepRunsOnFail(t *testing.T) {
 	})
 }
 
+// TestCallsOfMethods: a call is a write. The guard holds directly before it, it
+// goes out once, and what fails behind it runs on_fail.
+func TestCallsOfMethods(t *testing.T) {
+	for name, c := range map[string]struct {
+		change        func(*machine)
+		reply, writes string
+		audit         string
+	}{
+		"done":         {change: func(m *machine) { m.memory["fault_code"] = IntValue(7) }, reply: "1 home ok", writes: "Home()", audit: "call Home → done"},
+		"expect fails": {reply: `1 home: expect "fault_code == 7" did not come true within 1s: fault_code is 0`, writes: "Home() run_word=stop", audit: "call Home → done"},
+		"refused": {change: func(m *machine) {
+			m.onCall = func() error { return &WriteError{Err: errors.New("BadUserAccessDenied")} }
+		}, reply: "1 home: BadUserAccessDenied", writes: "Home() run_word=stop", audit: "call Home → failed BadUserAccessDenied"},
+		"answer lost": {change: func(m *machine) {
+			m.onCall = func() error { return &WriteError{Err: errors.New("no answer"), Unknown: true} }
+		}, reply: "1 home: unknown outcome: no answer", writes: "Home() run_word=stop", audit: "call Home → unknown no answer"},
+		"line lost":     {change: func(m *machine) { m.onCall = func() error { return errors.New("EOF") } }, reply: "1 home: unknown outcome: EOF", writes: "Home() run_word=stop", audit: "call Home → unknown EOF"},
+		"guard by then": {change: func(m *machine) { time.AfterFunc(500*time.Millisecond, func() { m.set("remote", BoolValue(false)) }) }, reply: `1 home: call Home: guard "remote" does not hold: remote is false`, audit: `call Home → refused guard "remote" does not hold: remote is false`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newHall(t, nil)
+				defer p.stop()
+				if c.change != nil {
+					p.machine.fail(func() { c.change(p.machine) })
+				}
+				p.command("1", "home")
+				want(t, "reply", p.replies(5*time.Second), c.reply)
+				want(t, "writes", p.machine.writes(), c.writes)
+				if lines := p.lines(); len(lines) == 0 || lines[0] != "cloud:u home "+c.audit {
+					t.Errorf("audit: %q, want first %s", lines, c.audit)
+				}
+			})
+		})
+	}
+}
+
 func TestAMismatchEndsACommandBeforeItsNextStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newHall(t, nil)
@@ -247,6 +284,48 @@ func TestARepeatedCommandGetsTheStoredReplyAfterARestart(t *testing.T) {
 	})
 }
 
+// TestANumberThatComesRoundIsKept: forgetting what an id stood for a minute ago
+// must not take what it stands for now from the disk.
+func TestANumberThatComesRoundIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		for range 3 {
+			p.command("7", "slow")
+			want(t, "reply", p.replies(4*time.Second), "7 slow ok lamp=true")
+			time.Sleep(61 * time.Second)
+		}
+		p.command("7", "slow")
+		time.Sleep(time.Second)
+		onDisk := 0
+		if err := p.store.Scan(ledgerBucket, "", func(string, []byte) bool { onDisk++; return true }); err != nil || onDisk != 1 {
+			t.Errorf("%d commands on disk, %v", onDisk, err)
+		}
+		p.stop()
+	})
+}
+
+// TestAFloodDoesNotMakeTheLedgerForget what was carried out.
+func TestAFloodDoesNotMakeTheLedgerForget(t *testing.T) {
+	store, err := buffer.Open(filepath.Join(t.TempDir(), "b"), buffer.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	l := newLedger(store, slog.New(slog.DiscardHandler))
+	first := &Downlink{ID: "1", Method: "start"}
+	e, _ := l.enter("u", first)
+	if err := errors.Join(l.begin(e, "pump"), l.finish(e, []byte("done"), true)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 * ledgerMost {
+		e, _ := l.enter("u", &Downlink{ID: fmt.Sprint(i), Method: "stop"})
+		_ = l.finish(e, []byte("busy"), false)
+	}
+	if _, again := l.enter("u", first); !again || len(l.entries) > ledgerMost {
+		t.Errorf("the first command is known: %v; of %d entries", again, len(l.entries))
+	}
+}
+
 func TestAReplyIsKeptOverADisconnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newHall(t, nil)
@@ -302,7 +381,7 @@ func TestALockEndsCommandsAndRefusesEverybody(t *testing.T) {
 		p := newHall(t, nil)
 		p.command("1", "hold")
 		time.Sleep(time.Second)
-		if err := p.Lock(ByCommandLine, ""); err != nil {
+		if err := p.Lock(ByCommandLine, "", ""); err != nil {
 			t.Fatal(err)
 		}
 		want(t, "the command", p.replies(time.Second), "1 hold: stopped by lock req=false")

@@ -3,6 +3,9 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -38,7 +41,7 @@ func (g *Gateway) Write(ctx context.Context, who, device, point string, value Va
 	select {
 	case outcomes := <-job.done:
 		r := outcomes[0]
-		w := Written{Old: r.old, New: r.real, Result: r.result()}
+		w := Written{Old: r.old.of(0), New: r.real.of(0), Result: r.result()}
 		if p.Secret {
 			w.Old, w.New = TextValue("***"), TextValue("***")
 		}
@@ -73,11 +76,15 @@ func (g *Gateway) Read(ctx context.Context, device, point string) (Sample, error
 	if err := o.bus.down(); err != nil {
 		return Sample{}, err
 	}
-	s, err := o.bus.look(ctx, p)
+	samples, err := o.bus.look(ctx, p)
+	if err != nil {
+		return Sample{}, err
+	}
+	s := samples[0]
 	if p.Secret && s.Quality != Bad {
 		s.Value = TextValue("***")
 	}
-	return s, err
+	return s, nil
 }
 
 // Command runs a command of a device and waits for its outcome: the points it
@@ -109,18 +116,19 @@ func (g *Gateway) Command(ctx context.Context, who, device, method string, param
 	}
 	type outcome struct {
 		values []Attribute
+		result string
 		err    error
 	}
 	done := make(chan outcome, 1)
-	x := &execution{command: c, who: who, with: with, params: params, arrived: time.Now(), finished: func(values []Attribute, err error) { done <- outcome{values, err} }}
+	x := &execution{command: c, who: who, with: with, params: params, arrived: time.Now(), finished: func(values []Attribute, result string, err error) { done <- outcome{values, result, err} }}
 	if err := o.start(x); err != nil {
 		return refuse(err)
 	}
 	select {
 	case r := <-done:
-		line := Audit{Who: who, Device: device, Command: method, Result: "done"}
+		line := Audit{Who: who, Device: device, Command: method, Result: r.result}
 		if r.err != nil {
-			line.Result, line.Reason = "failed", r.err.Error()
+			line.Reason = r.err.Error()
 		}
 		g.office().audit.add(line)
 		return r.values, r.err
@@ -142,18 +150,23 @@ func (d *office) find(device, point string) (*operator, *Point, error) {
 }
 
 // Lock keeps everybody from writing to a device, or to any with "". Commands
-// under way are stopped; their pulses are released.
-func (g *Gateway) Lock(who, device string) error { return g.setLock(who, device, true) }
+// under way are stopped; their pulses are released. The reason is for people.
+func (g *Gateway) Lock(who, device, reason string) error {
+	return g.setLock(Lock{Device: device, Who: who, Reason: reason}, true)
+}
 
 // Unlock takes a lock away.
-func (g *Gateway) Unlock(who, device string) error { return g.setLock(who, device, false) }
+func (g *Gateway) Unlock(who, device string) error {
+	return g.setLock(Lock{Device: device, Who: who}, false)
+}
 
-func (g *Gateway) setLock(who, device string, on bool) error {
-	d := g.office()
+func (g *Gateway) setLock(lock Lock, on bool) error {
+	d, device := g.office(), lock.Device
 	if device != "" && d.byDevice[device] == nil {
 		return fmt.Errorf("there is no device %s", device)
 	}
-	err := d.locks.put(Lock{Device: device, Who: who, Since: time.Now()}, on)
+	lock.Since, lock.Reason = time.Now(), short(lock.Reason)
+	err := d.locks.put(lock, on)
 	word := "unlock"
 	if on {
 		word = "lock"
@@ -163,7 +176,7 @@ func (g *Gateway) setLock(who, device string, on bool) error {
 			}
 		}
 	}
-	line := Audit{Who: who, Device: device, Command: word, Result: "done"}
+	line := Audit{Who: lock.Who, Device: device, Command: word, Asked: lock.Reason, Result: "done"}
 	if err != nil {
 		line.Result, line.Reason = "failed", err.Error()
 	}
@@ -175,13 +188,9 @@ func (g *Gateway) setLock(who, device string, on bool) error {
 	return err
 }
 
-// Locks are the locks in force.
+// Locks are the locks in force, the one of everything first.
 func (g *Gateway) Locks() []Lock {
-	var all []Lock
-	for _, l := range g.office().locks.all() {
-		all = append(all, l)
-	}
-	return all
+	return slices.SortedFunc(maps.Values(g.office().locks.all()), func(a, b Lock) int { return strings.Compare(a.Device, b.Device) })
 }
 
 // LockedAttribute is the attribute of a device that tells whether it is locked.

@@ -12,6 +12,7 @@ type demand struct {
 	text   string
 	points []*Point           // to be read before, also for what is computed
 	names  map[string]*Sample // parameters, and value
+	secret map[string]bool    // of these
 	inner  []computation      // computed values, those inside others first
 	bound  *bound
 	seen   []*Sample // by name, for messages
@@ -30,9 +31,9 @@ func (b *busLoop) compileDemand(d *Device, e *Expression, more map[string]Operan
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("condition %q: %s", e.Text, faults[0].Text)
 	}
-	c := &demand{text: e.Text, names: make(map[string]*Sample)}
-	for name := range more {
-		c.names[name] = &Sample{}
+	c := &demand{text: e.Text, names: make(map[string]*Sample), secret: make(map[string]bool)}
+	for name, o := range more {
+		c.names[name], c.secret[name] = &Sample{}, o.Secret
 	}
 	var fault error
 	find := func(name string) operand {
@@ -109,7 +110,10 @@ func (c *demand) state() string {
 	var words []string
 	for i, s := range c.seen {
 		shown := s.Value.String()
-		if s.Point != nil {
+		switch {
+		case c.secret[c.what[i]]:
+			shown = "***"
+		case s.Point != nil:
 			shown = s.Point.show(s.Value)
 		}
 		if s.Quality == Bad {

@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,12 +18,13 @@ type execution struct {
 	with     map[string]Value
 	params   []Asked
 	arrived  time.Time
-	finished func(values []Attribute, err error)
+	finished func(values []Attribute, result string, err error)
 	begin    func() error // before anything is written; may be nil
 
 	cancel  context.CancelCauseFunc
 	holds   bool     // the turn of its operator
 	written []*Point // in their order
+	touched bool     // something was written, or called
 	failing bool     // on_fail runs
 	warning error    // of the disk
 }
@@ -88,7 +91,7 @@ func (o *operator) execute(run context.Context, x *execution) {
 	defer cancel()
 	err := o.carryOut(ctx, x)
 	var stop *stopped
-	if err != nil && !errors.As(err, &stop) && len(x.command.onFail) > 0 && len(x.written) > 0 {
+	if err != nil && !errors.As(err, &stop) && len(x.command.onFail) > 0 && x.touched {
 		x.failing = true
 		ctx, cancel := context.WithDeadlineCause(context.WithoutCancel(run), end.Add(onFailFor), errTimeout)
 		halt := context.AfterFunc(run, cancel)
@@ -109,7 +112,21 @@ func (o *operator) execute(run context.Context, x *execution) {
 	if holds {
 		o.give()
 	}
-	x.finished(values, err)
+	x.finished(values, x.result(err), err)
+}
+
+// result is the outcome in a word, as that of a write.
+func (x *execution) result(err error) string {
+	var unknown *unknownOutcome
+	switch {
+	case errors.As(err, &unknown):
+		return "unknown"
+	case err != nil && x.touched:
+		return "failed"
+	case err != nil:
+		return "refused"
+	}
+	return "done"
 }
 
 // carryOut takes the turn, notes that it begins, and makes the steps.
@@ -157,8 +174,8 @@ func (o *operator) steps(ctx context.Context, x *execution, list []*step) error 
 func (o *operator) step(ctx context.Context, x *execution, s *step) error {
 	switch {
 	case s.writes != nil:
-		for i := range s.writes {
-			if err := o.assign(ctx, x, &s.writes[i]); err != nil {
+		for _, together := range inBlocks(s.writes, func(a assigned) *Point { return a.point }) {
+			if err := o.assign(ctx, x, together); err != nil {
 				return err
 			}
 		}
@@ -176,14 +193,24 @@ func (o *operator) step(ctx context.Context, x *execution, s *step) error {
 	return nil
 }
 
-// assign writes one point within a command.
-func (o *operator) assign(ctx context.Context, x *execution, a *assigned) error {
-	value, err := a.fit(x.with)
-	if err != nil {
-		return err
+// assign makes one request of a command.
+func (o *operator) assign(ctx context.Context, x *execution, together []assigned) error {
+	var values []fitted
+	for _, a := range together {
+		value, err := a.fit(x.with)
+		if err != nil {
+			return err
+		}
+		values = append(values, fitted{a.point, value})
 	}
-	v := o.put(ctx, x, a.point, value, x.command.Preempt)
+	v := o.put(ctx, x, x.command.Preempt, values...)
 	return v.failure()
+}
+
+// fitted is a value that a point takes.
+type fitted struct {
+	point *Point
+	value Value
 }
 
 // failure is what ends a command: a reason, and that nobody knows.
@@ -194,27 +221,25 @@ func (v *verdict) failure() error {
 	return v.err
 }
 
-// put makes one write of a command and leaves its line in the audit.
-func (o *operator) put(ctx context.Context, x *execution, p *Point, value Value, force bool) verdict {
+// put makes one request of a command and leaves its lines in the audit.
+func (o *operator) put(ctx context.Context, x *execution, force bool, values ...fitted) verdict {
 	guard := x.command.guard
 	if x.failing {
 		guard = nil // what went wrong may be what it asks for
 	}
-	with := make(map[string]Value, len(x.with)+1)
-	for name, v := range x.with {
-		with[name] = v
-	}
-	with["value"] = value
-	w := &writing{
-		point: p, value: value, guards: o.guardsOf(p, guard), with: with, force: force, blind: x.command.Preempt,
-		still: func() error { return o.office.open(x.who, o.device) },
+	w := &writing{force: force, blind: x.command.Preempt, still: func() error { return o.office.open(x.who, o.device) }}
+	for _, f := range values {
+		w.parts = append(w.parts, o.part(f.point, f.value, guard, x.with))
 	}
 	v := o.bus.write(ctx, w)
-	line := v.line(x.who, p, value)
-	line.Command, line.ID = x.command.ID, x.id
-	o.office.audit.add(line)
-	if v.sent || v.err == nil {
-		x.written = append(slices.DeleteFunc(x.written, func(q *Point) bool { return q == p }), p)
+	for i, f := range values {
+		line := v.line(x.who, f.point, f.value, i)
+		line.Command, line.ID = x.command.ID, x.id
+		o.office.audit.add(line)
+		if v.sent || v.err == nil {
+			x.touched = true
+			x.written = append(slices.DeleteFunc(x.written, func(q *Point) bool { return q == f.point }), f.point)
+		}
 	}
 	return v
 }
@@ -283,8 +308,13 @@ func (o *operator) call(ctx context.Context, x *execution, s *step) error {
 			args[i] = x.with[a.param]
 		}
 	}
+	guard := x.command.guard
+	if x.failing {
+		guard = nil
+	}
 	result := make(chan error, 1)
-	begun, err := o.bus.do(ctx, func(busCtx context.Context, b *busLoop) error {
+	var sent atomic.Bool
+	_, err := o.bus.do(ctx, func(busCtx context.Context, b *busLoop) error {
 		caller, ok := b.session.(Caller)
 		switch {
 		case b.session == nil:
@@ -294,8 +324,20 @@ func (o *operator) call(ctx context.Context, x *execution, s *step) error {
 			result <- errors.New("the bus has no methods to call")
 			return nil
 		}
-		if err := o.office.open(x.who, o.device); err != nil || ctx.Err() != nil {
-			result <- errors.Join(err, context.Cause(ctx))
+		if guard != nil {
+			if lost := b.fetch(busCtx, guard.points); lost != nil {
+				result <- lost
+				return lost
+			}
+			if err := guard.refusal(x.with); err != nil {
+				result <- err
+				return nil
+			}
+		}
+		sent.Store(true)
+		if err := cmp.Or(context.Cause(ctx), o.office.open(x.who, o.device)); err != nil {
+			sent.Store(false)
+			result <- err
 			return nil
 		}
 		_, err := caller.Call(busCtx, o.device, s.Call.Object, s.Call.Method, args)
@@ -306,25 +348,28 @@ func (o *operator) call(ctx context.Context, x *execution, s *step) error {
 		}
 		return err
 	})
-	line := Audit{Who: x.who, Device: o.device.Name, Command: x.command.ID, ID: x.id, Asked: "call " + s.Call.Method, Result: "done"}
 	select {
 	case err = <-result:
 	default:
 	}
+	x.touched = x.touched || sent.Load()
+	line := Audit{Who: x.who, Device: o.device.Name, Command: x.command.ID, ID: x.id, Asked: "call " + s.Call.Method, Result: "done"}
 	var refused *WriteError
 	switch {
 	case err == nil:
+	case !sent.Load():
+		line.Result = "refused"
 	case errors.As(err, &refused) && !refused.Unknown:
 		line.Result = "failed"
-	case begun && !errors.Is(err, errDown):
-		line.Result = "unknown"
 	default:
-		line.Result = "refused"
+		line.Result = "unknown"
 	}
 	if err != nil {
 		line.Reason = err.Error()
-		err = fmt.Errorf("call %s: %w", s.Call.Method, err)
-		if line.Result == "unknown" {
+		switch line.Result {
+		case "refused":
+			err = fmt.Errorf("call %s: %w", s.Call.Method, err) // a session says so itself
+		case "unknown":
 			err = &unknownOutcome{err}
 		}
 	}

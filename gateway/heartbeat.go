@@ -57,7 +57,7 @@ func (o *operator) beatOnce(ctx context.Context, p *Point, v Value, h *Heartbeat
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.Every)
 	defer cancel()
-	w := &writing{point: p, value: v, force: true, blind: true, guards: o.guardsOf(p, nil), with: map[string]Value{"value": v},
+	w := &writing{parts: []part{o.part(p, v, nil, nil)}, force: true, blind: true,
 		still: func() error { return o.office.open(byCloud, o.device) }}
 	result, _ := o.bus.attempt(ctx, w)
 	return result.err

@@ -118,9 +118,9 @@ func (d *office) state(ctx context.Context, dir *directory, m *Downlink) {
 			values = append(values, v)
 		}
 	}
-	for _, v := range values { // one refused value is no reason against the others
+	for _, together := range inBlocks(values, func(v Asked) *Point { return dir.point(v.Name) }) { // one refused value is no reason against the others
 		one := *m
-		one.Kind, one.Values = PushDownlink, []Asked{v}
+		one.Kind, one.Values = PushDownlink, together
 		d.push(ctx, dir, &one)
 	}
 }

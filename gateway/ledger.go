@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,7 +29,9 @@ type ledger struct {
 // entry is one command with an id.
 type entry struct {
 	key   string
+	name  string // on disk: the key and when it came, so that forgetting an older one never hits a newer
 	since time.Time
+	begun bool // it may have written
 	saved bool
 
 	// On disk:
@@ -77,13 +80,15 @@ func (l *ledger) enter(user string, m *Downlink) (e *entry, again bool) {
 	if e := l.entries[key]; e != nil {
 		return e, true
 	}
-	e = &entry{key: key, since: time.Now(), User: user, Method: m.Method, ID: json.RawMessage(m.ID)}
+	now := time.Now()
+	e = &entry{key: key, name: fmt.Sprintf("%s-%016x", key, max(0, now.UnixNano())), since: now, User: user, Method: m.Method, ID: json.RawMessage(m.ID)}
 	l.entries[key] = e
 	l.order = append(l.order, e)
 	return e, false
 }
 
-// forget drops what is older than a minute. What runs stays.
+// forget drops what is older than a minute, and in a flood what was refused
+// sooner. What runs stays.
 func (l *ledger) forget(now time.Time) {
 	gone := make(map[string][]byte)
 	for range len(l.order) {
@@ -93,13 +98,15 @@ func (l *ledger) forget(now time.Time) {
 			break
 		}
 		l.order = l.order[1:]
-		if e.Reply == nil && age < time.Hour {
+		if e.Reply == nil && age < time.Hour || e.begun && age < ledgerFor {
 			l.order = append(l.order, e)
 			continue
 		}
-		delete(l.entries, e.key)
+		if l.entries[e.key] == e {
+			delete(l.entries, e.key)
+		}
 		if e.saved {
-			gone[e.key] = nil
+			gone[e.name] = nil
 		}
 	}
 	if len(gone) > 0 {
@@ -110,7 +117,7 @@ func (l *ledger) forget(now time.Time) {
 // begin puts the command on disk, before anything is written.
 func (l *ledger) begin(e *entry, device string) error {
 	l.mu.Lock()
-	e.Device = device
+	e.Device, e.begun = device, true
 	l.mu.Unlock()
 	return l.save(e)
 }
@@ -143,7 +150,7 @@ func (l *ledger) save(e *entry) error {
 	text, err := json.Marshal(e)
 	l.mu.Unlock()
 	if err == nil {
-		err = l.buffer.Put(ledgerBucket, e.key, text)
+		err = l.buffer.Put(ledgerBucket, e.name, text)
 	}
 	if err == nil {
 		l.mu.Lock()
@@ -164,8 +171,9 @@ func (l *ledger) reply(e *entry) []byte {
 func (l *ledger) load() []*entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	err := l.buffer.Scan(ledgerBucket, "", func(key string, value []byte) bool {
-		e := &entry{key: key, since: time.Now(), saved: true}
+	err := l.buffer.Scan(ledgerBucket, "", func(name string, value []byte) bool {
+		key, _, _ := strings.Cut(name, "-")
+		e := &entry{key: key, name: name, since: time.Now(), begun: true, saved: true}
 		if json.Unmarshal(value, e) == nil {
 			l.entries[key] = e
 			l.order = append(l.order, e)

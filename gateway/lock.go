@@ -17,6 +17,7 @@ type Lock struct {
 	Device string    `json:"device,omitempty"`
 	Who    string    `json:"who"`
 	Since  time.Time `json:"since"`
+	Reason string    `json:"reason,omitempty"` // in the technician's words
 }
 
 // locks are the locks in force. They outlive the program; nobody but unlock
@@ -64,6 +65,7 @@ func StoreLock(b *buffer.Buffer, lock Lock, on bool) error {
 	if !on {
 		return b.Put(locksBucket, lockName(lock.Device), nil)
 	}
+	lock.Reason = short(lock.Reason)
 	text, err := json.Marshal(lock)
 	if err != nil {
 		return err
@@ -95,7 +97,11 @@ func (l *locks) refuse(device string) error {
 			if name != "" {
 				what = name
 			}
-			return fmt.Errorf("%s is locked since %s by %s", what, lock.Since.UTC().Format("2006-01-02 15:04:05 UTC"), lock.Who)
+			why := ""
+			if lock.Reason != "" {
+				why = ": " + lock.Reason
+			}
+			return fmt.Errorf("%s is locked since %s by %s%s", what, lock.Since.UTC().Format("2006-01-02 15:04:05 UTC"), lock.Who, why)
 		}
 	}
 	return nil

@@ -28,6 +28,7 @@ type machine struct {
 	// Faults; nil is none.
 	onWrite func(p *Point, v Value) error // in place of the write; errDone goes on with it
 	onRead  func(p *Point) (reason string)
+	onCall  func() error
 	lost    error // of every request, and of Open
 }
 
@@ -97,6 +98,34 @@ func (m *machine) Write(_ context.Context, p *Point, v Value) error {
 	}
 	m.memory[p.ID] = v
 	return nil
+}
+
+// WriteBlock notes what goes out together as "a=1+b=2".
+func (m *machine) WriteBlock(ctx context.Context, points []*Point, values []Value) error {
+	m.fail(func() { m.wrote = append(m.wrote, "") })
+	var lost error
+	for i, p := range points {
+		if err := m.Write(ctx, p, values[i]); err != nil && lost == nil {
+			lost = err
+		}
+	}
+	m.fail(func() {
+		n := len(m.wrote) - len(points)
+		m.wrote = append(m.wrote[:n-1], strings.Join(m.wrote[n:], "+"))
+	})
+	return lost
+}
+
+// Call notes a call as "Home()".
+func (m *machine) Call(_ context.Context, _ *Device, _, method string, _ []Value) ([]Value, error) {
+	m.work()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.wrote = append(m.wrote, method+"()")
+	if m.onCall != nil {
+		return nil, m.onCall()
+	}
+	return nil, nil
 }
 
 // writes are the writes that came, in order.
@@ -214,10 +243,13 @@ func pump() *Device {
 		{ID: "req", Type: Bool, Access: "rw"},
 		{ID: "blind", Type: Bool, Access: "w"},
 		{ID: "lamp", Type: Bool, Access: "rw", Write: &WriteRule{AtMost: &Rate{2, time.Minute}}},
-		{ID: "code", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9999"), Secret: true},
+		{ID: "code", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9999"), Secret: true, Guard: text("value < 9000")},
 		{ID: "again", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9"), Write: &WriteRule{Again: true}},
 		{ID: "valve", Type: Bool, Access: "w", Push: true, Guard: text("remote or value == false")},
 		{ID: "fixed", Type: Bool, Access: "rw"},
+		{ID: "batch", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9999"), Block: "recipe", Write: &WriteRule{AtMost: &Rate{3, time.Minute}}},
+		{ID: "weight", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("500"), Block: "recipe", Guard: text("value < 400 or remote")},
+		{ID: "enter", Type: Bool, Access: "w", Block: "recipe"},
 	}
 	d := &Device{Name: "pump", User: "u", Bus: &Bus{Name: "b", Type: "test"}}
 	for _, def := range defs {
@@ -238,6 +270,10 @@ func pump() *Device {
 		{ID: "blink", Steps: []*Step{{Pulse: &Pulse{Point: "blind", Value: "true", BackTo: "false", For: 300 * time.Millisecond}}}},
 		{ID: "rare", AtMost: &Rate{1, time.Hour}, Steps: []*Step{{Wait: time.Millisecond}}},
 		{ID: "key", Params: []*Param{{ID: "code"}}, Steps: []*Step{{Write: &Assignments{Params: true}}}},
+		{ID: "load", Params: []*Param{{ID: "batch"}, {ID: "weight"}}, Steps: []*Step{{Write: &Assignments{Params: true, Values: []Assignment{{"lamp", "true"}, {"enter", "true"}}}}}},
+		{ID: "login", Params: []*Param{{ID: "pin", Type: "int", Min: decimal("0"), Max: decimal("9999")}}, Guard: text("pin < 8000"), Steps: []*Step{{Write: &Assignments{Values: []Assignment{{"code", "$pin"}}}}}},
+		{ID: "home", Guard: text("remote"), Steps: []*Step{{Wait: time.Second}, {Call: &Call{Object: "Axis", Method: "Home", Args: []string{"1"}}}, {Expect: text("fault_code == 7"), Within: time.Second}},
+			OnFail: []*Step{{Write: &Assignments{Values: []Assignment{{"run_word", "stop"}}}}}},
 		{ID: "closed", Steps: []*Step{{Wait: time.Millisecond}}},
 	}
 	d.LockedCommands = []string{"closed"}
@@ -251,6 +287,7 @@ func newHall(t *testing.T, change func(*Site)) *hall {
 	p.machine = &machine{takes: 5 * time.Millisecond, memory: map[string]Value{
 		"fault_code": IntValue(0), "drive_state": TextValue("stopped"), "remote": BoolValue(true), "setpoint": FloatValue(30),
 		"word_seen": TextValue("stop"), "req": BoolValue(false), "lamp": BoolValue(false), "code": IntValue(1), "again": IntValue(1), "fixed": BoolValue(false),
+		"batch": IntValue(1), "weight": IntValue(100),
 	}}
 	p.machine.onWrite = p.machine.follow
 	d := pump()

@@ -57,6 +57,14 @@ type directory struct {
 	streams  map[string]*inbound
 }
 
+// show is what nobody understood, for the audit.
+func (dir *directory) show(body string) string {
+	if slices.ContainsFunc(dir.points, func(p *Point) bool { return p.Secret }) {
+		return "***" // it may be one of these
+	}
+	return short(body)
+}
+
 // Who asks.
 const (
 	byCloud       = "cloud"

@@ -8,7 +8,7 @@ import (
 // Operand is what a point is in an expression: an enum its label, flags the
 // list of the names of the bits that are set.
 func (d *Definition) Operand() Operand {
-	o := Operand{Kind: NumberOperand, WriteOnly: d.Access == "w"}
+	o := Operand{Kind: NumberOperand, WriteOnly: d.Access == "w", Secret: d.Secret}
 	switch {
 	case len(d.Enum) > 0:
 		o.Kind = WordOperand

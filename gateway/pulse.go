@@ -142,11 +142,11 @@ func (r *releases) tend(ctx context.Context, rel *release) {
 	ctx, cancel := context.WithTimeout(ctx, releaseFor)
 	defer cancel()
 	if shows != nil {
-		s, err := o.bus.look(ctx, shows)
-		if err != nil || s.Quality == Bad {
+		samples, err := o.bus.look(ctx, shows)
+		if err != nil || samples[0].Quality == Bad {
 			return
 		}
-		if !agrees(shows, s.Value, rel.on) {
+		if s := samples[0]; !agrees(shows, s.Value, rel.on) {
 			r.disarm(rel)
 			o.office.audit.add(Audit{Who: "gateway", Device: o.device.Name, Point: rel.point.ID, Old: rel.point.show(s.Value), Result: "refused", Reason: "a pulse of before is not there any more: left alone"})
 			return
@@ -159,8 +159,8 @@ func (r *releases) tend(ctx context.Context, rel *release) {
 
 // write writes the second half.
 func (rel *release) write(ctx context.Context) verdict {
-	v := rel.operator.bus.write(ctx, &writing{point: rel.point, value: rel.off, force: true, blind: true})
-	line := v.line("gateway", rel.point, rel.off)
+	v := rel.operator.bus.write(ctx, &writing{parts: []part{{point: rel.point, value: rel.off}}, force: true, blind: true})
+	line := v.line("gateway", rel.point, rel.off, 0)
 	line.Asked = "release: " + line.Asked
 	rel.operator.office.audit.add(line)
 	return v
@@ -197,12 +197,12 @@ func (o *operator) pulse(ctx context.Context, x *execution, s *step) error {
 	if err := o.office.pulses.arm(rel); err != nil {
 		x.warning = err
 	}
-	v := o.put(ctx, x, rel.point, on, true)
+	v := o.put(ctx, x, true, fitted{rel.point, on})
 	if v.err != nil && !v.sent {
 		o.office.pulses.disarm(rel)
 		return v.err
 	}
-	err = v.err
+	err = v.failure()
 	switch {
 	case err != nil:
 	case s.pulse.until != nil:

@@ -127,11 +127,13 @@ func TestAHeartbeatBeatsAndStopsWhenLocked(t *testing.T) {
 		defer p.stop()
 		time.Sleep(3500 * time.Millisecond)
 		want(t, "writes", p.machine.writes(), "again=0 again=1 again=0 again=1")
-		if err := p.Lock(ByCommandLine, "pump"); err != nil {
+		if err := p.Lock(ByCommandLine, "pump", "cabinet open"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
 		want(t, "locked", p.machine.writes(), "again=0 again=1 again=0 again=1")
+		p.command("1", "stop")
+		want(t, "a command", p.replies(time.Second), "1 stop: pump is locked since 2000-01-01 00:00:04 UTC by command line: cabinet open")
 		if err := p.Unlock(ByCommandLine, "pump"); err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +141,7 @@ func TestAHeartbeatBeatsAndStopsWhenLocked(t *testing.T) {
 		if got := strings.Count(p.machine.writes(), "again"); got != 6 {
 			t.Errorf("%d beats", got)
 		}
-		if lines := p.lines(); len(lines) != 4 { // lock, stops, unlock, beats
+		if lines := p.lines(); len(lines) != 5 { // lock, stops, refused, unlock, beats
 			t.Errorf("audit: %q", lines)
 		}
 	})
@@ -150,7 +152,7 @@ func TestOnConnectApplyWritesOnlyWhatMayBeRestored(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p := newHall(t, func(s *Site) { s.Cloud.OnConnect = policy })
 			defer p.stop()
-			p.wire.down <- Downlink{Kind: StateDownlink, Arrived: time.Now(), Values: asked("setpoint", 45, "req", true, "lamp", false, "again", 1, "fixed", false, "nothing", 1, "fault_code", 9)}
+			p.wire.down <- Downlink{Kind: StateDownlink, Arrived: time.Now(), Values: asked("setpoint", 45, "req", true, "lamp", false, "again", 1, "fixed", false, "batch", 1, "weight", 100, "nothing", 1, "fault_code", 9)}
 			time.Sleep(time.Second)
 			writes, reports := "setpoint=45", "req=false | setpoint=45"
 			if policy == "report" {

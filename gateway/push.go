@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -38,7 +39,7 @@ func (d *office) push(_ context.Context, dir *directory, m *Downlink) {
 		err = fmt.Errorf("expired: it arrived %s ago", time.Since(m.Arrived).Round(time.Second))
 	}
 	if err != nil && len(values) == 0 {
-		d.audit.refused(Audit{Who: who, Asked: short(string(m.Body)), Reason: err.Error()})
+		d.audit.refused(Audit{Who: who, Asked: dir.show(string(m.Body)), Reason: err.Error()})
 		return
 	}
 	if err == nil {
@@ -159,24 +160,28 @@ func (o *operator) do(ctx context.Context, job *pushJob) {
 	failed := o.take(ctx)
 	if failed == nil {
 		defer o.give()
+		failed = o.tooOften(ctx, job.values)
 	}
-	for _, v := range job.values {
+	for _, together := range inBlocks(job.values, func(v *pushed) *Point { return v.point }) {
 		result := verdict{err: failed}
 		if failed == nil {
-			result = o.write(ctx, job.who, v.point, v.value, job.force)
-		} else {
-			o.office.audit.refused(v.audit(job.who, failed))
+			result = o.write(ctx, job, together)
 		}
-		outcomes = append(outcomes, result)
-		if result.err == nil {
-			continue
+		for _, v := range together {
+			outcomes = append(outcomes, result)
+			if failed != nil {
+				o.office.audit.refused(v.audit(job.who, failed))
+			}
+			if result.err == nil {
+				continue
+			}
+			o.owe(v.point)
+			if isCloud(job.who) {
+				o.office.refusedEvent(v, result.err)
+			}
 		}
-		o.owe(v.point)
-		if isCloud(job.who) {
-			o.office.refusedEvent(v, result.err)
-		}
-		if failed == nil {
-			failed = fmt.Errorf("not written, since %s failed", v.point.ID)
+		if result.err != nil && failed == nil {
+			failed = fmt.Errorf("not written, since %s failed", together[0].point.ID)
 		}
 	}
 	if job.done != nil {
@@ -186,20 +191,59 @@ func (o *operator) do(ctx context.Context, job *pushJob) {
 
 var errExpired = errors.New("expired: it could not be done within its time")
 
-// write writes one value of a push and leaves its line in the audit.
-func (o *operator) write(ctx context.Context, who string, p *Point, value Value, force bool) verdict {
-	w := &writing{
-		point: p, value: value, guards: o.guardsOf(p, nil), with: map[string]Value{"value": value}, force: force,
-		still: func() error { return o.office.open(who, o.device) },
+// tooOften finds the value of a push that must not be written again yet, so that
+// none of the others is either. One that the point showed last needs no write.
+func (o *operator) tooOften(ctx context.Context, values []*pushed) error {
+	limited := func(v *pushed) bool { return v.point.Write != nil && v.point.Write.AtMost != nil }
+	if len(values) == 1 || !slices.ContainsFunc(values, limited) {
+		return nil // the write itself tells
+	}
+	result := make(chan error, 1)
+	_, err := o.bus.do(ctx, func(_ context.Context, b *busLoop) error {
+		for _, v := range values {
+			s := &b.reporter.states[v.point].latest
+			if s.Quality != Bad && agrees(v.point, s.Value, v.value) {
+				continue
+			}
+			if err := b.often(v.point, false); err != nil {
+				result <- err
+				return nil
+			}
+		}
+		return nil
+	})
+	select {
+	case err = <-result:
+	default:
+	}
+	return err
+}
+
+// write makes one request of a push and leaves its lines in the audit.
+func (o *operator) write(ctx context.Context, job *pushJob, together []*pushed) verdict {
+	w := &writing{force: job.force, still: func() error { return o.office.open(job.who, o.device) }}
+	for _, v := range together {
+		w.parts = append(w.parts, o.part(v.point, v.value, nil, nil))
 	}
 	v := o.bus.write(ctx, w)
-	o.office.audit.add(v.line(who, p, value))
+	for i, p := range w.parts {
+		o.office.audit.add(v.line(job.who, p.point, p.value, i))
+	}
 	return v
 }
 
-// line is the audit of a writing.
-func (v *verdict) line(who string, p *Point, value Value) Audit {
-	a := Audit{Who: who, Device: p.Device.Name, Point: p.ID, Asked: p.show(value), Old: p.show(v.old), New: p.show(v.real), Result: v.result()}
+// part is one value of a writing, with the guards that must hold for it: its
+// own, and the command's.
+func (o *operator) part(p *Point, value Value, more *demand, params map[string]Value) part {
+	with := make(map[string]Value, len(params)+1)
+	maps.Copy(with, params)
+	with["value"] = value
+	return part{point: p, value: value, guards: o.guardsOf(p, more), with: with}
+}
+
+// line is the audit of one part of a writing.
+func (v *verdict) line(who string, p *Point, value Value, part int) Audit {
+	a := Audit{Who: who, Device: p.Device.Name, Point: p.ID, Asked: p.show(value), Old: p.show(v.old.of(part)), New: p.show(v.real.of(part)), Result: v.result()}
 	if v.err != nil {
 		a.Reason = v.err.Error()
 	}

@@ -162,8 +162,10 @@ func (m *moody) story(t *testing.T, adapter Adapter) (lines []string) {
 			p := d.Points[random.IntN(len(d.Points))]
 			switch random.IntN(4) {
 			case 0:
-				s, err := b.look(ctx, p)
-				say("%v: look %s.%s: %v of %v, %v", at(time.Now()), d.Name, p.ID, s.Value, at(s.Time), err)
+				samples, err := b.look(ctx, p)
+				for _, s := range samples {
+					say("%v: look %s.%s: %v of %v, %v", at(time.Now()), d.Name, p.ID, s.Value, at(s.Time), err)
+				}
 			case 1:
 				_, err := b.do(ctx, func(ctx context.Context, b *busLoop) error {
 					if b.session == nil {

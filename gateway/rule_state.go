@@ -56,7 +56,17 @@ type callState struct {
 	Begun bool      `json:",omitempty"`
 	Since time.Time `json:",omitzero"`
 	Day   *dayState `json:",omitempty"`
+	// Marks are a long window: seconds since the first one, which was At,
+	// value, and area and covered seconds since it. The last is the newest sample.
+	At    time.Time    `json:",omitzero"`
+	Marks [][4]float64 `json:",omitempty"`
 }
+
+const (
+	// longWindow is the shortest one that is kept; others are soon full again.
+	longWindow = 10 * time.Minute
+	keptMarks  = 12
+)
 
 // dayState is a window of a day: its begin and its newest sample.
 type dayState struct {
@@ -82,7 +92,7 @@ func (r *rules) save(now time.Time) {
 	}
 	r.eachBound(func(owner string, b *bound) {
 		for i := range b.calls {
-			state.Calls[owner] = append(state.Calls[owner], b.calls[i].state(b.formula.calls[i].text))
+			state.Calls[owner] = append(state.Calls[owner], b.calls[i].state(&b.formula.calls[i]))
 		}
 	})
 	if !r.kept && !r.told.Away && len(state.Meters)+len(state.Events)+len(state.Calls) == 0 {
@@ -134,8 +144,8 @@ func (e *eventRule) state() eventState {
 	return kept
 }
 
-func (c *call) state(text string) callState {
-	kept := callState{Text: text, Count: c.count, Begun: c.begun, Since: c.since}
+func (c *call) state(spec *callSpec) callState {
+	kept := callState{Text: spec.text, Count: c.count, Begun: c.begun, Since: c.since}
 	if c.begun && c.last.kind != None {
 		kept.Last = appendValue(nil, c.last)
 	}
@@ -143,7 +153,21 @@ func (c *call) state(text string) callState {
 		kept.Day = &dayState{Day: p.day, BeginAt: p.epoch.Add(p.begin.at), NowAt: p.epoch.Add(p.now.at),
 			Begin: p.begin.value, Now: p.now.value, Area: p.now.area - p.begin.area, Covered: p.now.covered - p.begin.covered}
 	}
+	if p := c.past; p != nil && p.begun && spec.window.length >= longWindow {
+		first := p.marks[0]
+		kept.At = p.epoch.Add(first.at)
+		step := (len(p.marks) + keptMarks - 1) / keptMarks
+		for i := 0; i < len(p.marks); i += step {
+			kept.Marks = append(kept.Marks, p.marks[i].since(first))
+		}
+		kept.Marks = append(kept.Marks, p.now.since(first))
+	}
 	return kept
+}
+
+// since is a mark counted from another one: seconds, value, area, covered.
+func (m mark) since(first mark) [4]float64 {
+	return [4]float64{(m.at - first.at).Seconds(), m.value, m.area - first.area, m.covered - first.covered}
 }
 
 // restore takes the state over that was kept before. What does not fit the
@@ -208,6 +232,15 @@ func (c *call) restore(kept callState) {
 		p := &past{epoch: d.BeginAt, day: d.Day, begun: true}
 		p.begin = mark{value: d.Begin}
 		p.now = mark{d.NowAt.Sub(d.BeginAt), d.Now, d.Area, d.Covered}
+		c.past = p
+	}
+	if n := len(kept.Marks); n > 1 {
+		p := &past{epoch: kept.At, begun: true}
+		for _, m := range kept.Marks {
+			p.marks = append(p.marks, mark{time.Duration(m[0] * float64(time.Second)), m[1], m[2], m[3]})
+		}
+		p.now = p.marks[n-1]
+		p.marks = p.marks[:n-1]
 		c.past = p
 	}
 }

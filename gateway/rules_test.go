@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -291,6 +292,42 @@ func TestRulesSurviveARestart(t *testing.T) {
 	control.at(10*time.Minute, "x=6 y=9 energy=115 n=3 alarms=bit3")
 	if got := strings.Join(control.events(), "\n"); !strings.Contains(got, "high") || strings.Contains(got, "piece") {
 		t.Errorf("without state: %s", got)
+	}
+}
+
+// TestLongWindowsSurviveARestart: an hour's average and rate go on with what was
+// seen before; a short window begins anew.
+func TestLongWindowsSurviveARestart(t *testing.T) {
+	build := func(d *Device) {
+		d.Computed = []*Computed{
+			{ID: "hour", Value: condition(`average(x, "1h")`)}, {ID: "speed", Value: condition(`rate(energy, "1h") * 60`)}, {ID: "short", Value: condition(`average(x, "5m")`)},
+		}
+	}
+	before, after, control := newRuleDesk(t, build), newRuleDesk(t, build), newRuleDesk(t, build)
+	var state []byte
+	before.d.rules.book.keep = func(_ string, data []byte) { state = data }
+	for i := range 3000 {
+		before.at(time.Duration(i)*time.Second, fmt.Sprintf("x=10 energy=%d", 1000+i))
+	}
+	before.d.rules.save(before.now)
+	if len(state) > 2500 {
+		t.Errorf("%d bytes are kept of three windows: %s", len(state), state)
+	}
+	if err := after.d.rules.restore(state); err != nil {
+		t.Fatal(err)
+	}
+	for name, w := range map[string]*ruleDesk{"with its state": after, "without": control} {
+		for i := 3002; i < 3190; i++ {
+			w.at(time.Duration(i)*time.Second, fmt.Sprintf("x=20 energy=%d", 1000+i))
+		}
+		hour, speed, short := w.d.point("hour").latest.Value.Float(), w.d.point("speed").latest.Value.Float(), w.d.point("short").latest.Value.Float()
+		want := 20.0
+		if w == after { // 50 minutes of 10, then 3 of 20, and 3 seconds unseen
+			want = (2999*10 + 187*20 + 3*10) / 3189.0
+		}
+		if math.Abs(hour-want) > 0.05 || math.Abs(speed-60) > 0.01 || short != 20 {
+			t.Errorf("%s: hour %v, not %v; speed %v; short %v", name, hour, want, speed, short)
+		}
 	}
 }
 

@@ -37,6 +37,7 @@ type Operand struct {
 	Kind      OperandKind
 	Labels    []string // the words that it can be; nil for any
 	WriteOnly bool     // it has no value to read
+	Secret    bool     // messages don't tell it
 }
 
 // Scope finds the operand of a name.

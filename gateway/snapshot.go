@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -124,42 +125,62 @@ func (b *busLoop) ask(ctx context.Context) {
 	}
 }
 
-// Raw is what a device sent for a point last, in the words of its adapter; ""
-// where that is not known, *** where it is secret.
-func (g *Gateway) Raw(ctx context.Context, device, point string) string {
+// Raw is what devices sent last for points, which are given as device/point, in
+// the words of their adapters: "" where that is not known, *** where it is
+// secret.
+func (g *Gateway) Raw(ctx context.Context, names []string) []string {
 	ctx, cancel := context.WithTimeout(ctx, snapshotWait)
 	defer cancel()
+	texts := make([]string, len(names))
 	buses, _ := g.loops()
 	for _, b := range buses {
-		for _, d := range b.reporter.devices {
-			for _, p := range d.device.Points {
-				if d.device.Name == device && p.ID == point {
-					return b.raw(ctx, p)
-				}
+		asked := make(map[*Point]int)
+		for i, name := range names {
+			if p := b.point(name); p != nil && p.Secret {
+				texts[i] = "***"
+			} else if p != nil {
+				asked[p] = i
+			}
+		}
+		if len(asked) > 0 {
+			b.raw(ctx, asked, texts)
+		}
+	}
+	return texts
+}
+
+// point is the one of a device/point; nil where it is not of this bus.
+func (b *busLoop) point(name string) *Point {
+	device, point, _ := strings.Cut(name, "/")
+	for _, d := range b.reporter.devices {
+		if d.device.Name != device {
+			continue
+		}
+		for _, p := range d.device.Points {
+			if p.ID == point {
+				return p
 			}
 		}
 	}
-	return ""
+	return nil
 }
 
-func (b *busLoop) raw(ctx context.Context, p *Point) string {
-	if p.Secret {
-		return "***"
-	}
-	told := make(chan string, 1)
+// raw lets the bus goroutine fill in the texts of points of this bus.
+func (b *busLoop) raw(ctx context.Context, asked map[*Point]int, texts []string) {
+	done := make(chan struct{})
 	tell := func(context.Context, *busLoop) error {
-		text := ""
 		if teller, ok := b.session.(Teller); ok {
-			text = teller.Raw(p)
+			for p, i := range asked {
+				texts[i] = teller.Raw(p)
+			}
 		}
-		told <- text
+		close(done)
 		return nil
 	}
 	select {
 	case b.tasks <- tell:
-		return <-told
+		<-done
 	case <-ctx.Done():
-		return ""
 	}
 }
 

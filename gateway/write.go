@@ -6,33 +6,70 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 )
 
-// writing is one value on its way to a point, from the guard to the read-back.
-// The checks that need no bus (Fit, access, locks) are behind it.
+// writing is one request to write on its way, from the guard to the read-back:
+// one point, or several of one block. The checks that need no bus (Fit, access,
+// locks) are behind it.
 type writing struct {
-	point *Point
-	value Value // as Fit gave it
-
-	guards []*demand        // that must hold directly before
-	with   map[string]Value // the parameters that they look at, and value
-	force  bool             // write what the point shows already: a pulse, a heartbeat, a stop
-	blind  bool             // don't read the point before: a stop goes out at once
-	still  func() error     // whether writing is allowed at that moment; may be nil
+	parts []part
+	force bool         // write what the points show already: a pulse, a heartbeat, a stop
+	blind bool         // don't read the points before: a stop goes out at once
+	still func() error // whether writing is allowed at that moment; may be nil
 
 	sending atomic.Bool // set before the time is looked at for the last time
 }
 
+// part is one value of a writing.
+type part struct {
+	point  *Point
+	value  Value            // as Fit gave it
+	guards []*demand        // that must hold directly before
+	with   map[string]Value // the parameters that they look at, and value
+}
+
 // verdict is what became of a writing.
 type verdict struct {
-	old     Value // before, None where it was not read
-	real    Value // after, None where it can't be read
+	old     shown // before; None where it was not read
+	real    shown // after; None where it can't be read
 	sent    bool  // a request went out
 	unknown bool  // and nobody knows whether it was carried out
 	once    bool  // the device has taken it: not to be sent again
 	err     error // nil: done
+}
+
+// shown are values by part; those that nobody looked at may be left out.
+type shown []Value
+
+func (s shown) of(part int) Value {
+	if part < len(s) {
+		return s[part]
+	}
+	return Value{}
+}
+
+// inBlocks divides what is written in one go into requests: points of one block
+// share one, at the place of the first; every other point has its own.
+func inBlocks[T any](all []T, point func(T) *Point) (requests [][]T) {
+	type block struct {
+		device *Device
+		id     string
+	}
+	at := make(map[block]int)
+	for _, x := range all {
+		p := point(x)
+		b := block{p.Device, p.Block}
+		if i, ok := at[b]; ok && p.Block != "" {
+			requests[i] = append(requests[i], x)
+			continue
+		}
+		at[b] = len(requests)
+		requests = append(requests, []T{x})
+	}
+	return requests
 }
 
 // Errors that callers tell apart.
@@ -55,10 +92,10 @@ const (
 // request that is under way when ctx ends is waited for a little.
 func (b *busLoop) write(ctx context.Context, w *writing) verdict {
 	var waited error // why nothing was written so far
-	var old Value    // as the last attempt that looked found it
+	var old shown    // as the last attempt that looked found it
 	for again := 1; ; {
 		v, wait := b.attempt(ctx, w)
-		if v.old.kind == None {
+		if v.old == nil {
 			v.old = old
 		}
 		old = v.old
@@ -77,13 +114,20 @@ func (b *busLoop) write(ctx context.Context, w *writing) verdict {
 			continue
 		}
 		v = b.verify(ctx, w, v)
-		if rule := w.point.Write; !v.unknown || v.once || rule == nil || !rule.Again || again >= mostAgain || ctx.Err() != nil {
+		if !v.unknown || v.once || !w.again() || again >= mostAgain || ctx.Err() != nil {
 			return v
 		}
 		again++
 		sleep(ctx, busyPause)
 	}
 }
+
+// again tells whether the request may go out a second time.
+func (w *writing) again() bool {
+	return !slices.ContainsFunc(w.parts, func(p part) bool { return p.point.Write == nil || !p.point.Write.Again })
+}
+
+func (w *writing) device() *Device { return w.parts[0].point.Device }
 
 // attempt makes one visit to the bus: it reads what the guards look at, and
 // writes if they hold. A wait means that nothing was written, and why is in err.
@@ -121,33 +165,37 @@ func (b *busLoop) visit(ctx context.Context, w *writing, wanted context.Context)
 		}
 		return v, 0, nil
 	}
-	if rest := b.rest(w.point.Device); rest > 0 {
+	if rest := b.rest(w.device()); rest > 0 {
 		return v, rest, nil
 	}
 	if lost := b.before(ctx, w, &v); lost != nil || v.err != nil {
 		return v, 0, lost
 	}
-	if !w.force && v.old.kind != None && agrees(w.point, v.old, w.value) {
+	if !w.force && w.agrees(v.old, true) {
 		v.real = v.old
-		b.reporter.restate(w.point)
+		for _, p := range w.parts {
+			b.reporter.restate(p.point)
+		}
 		return v, 0, nil
 	}
 	if v.err = b.last(wanted, w); v.err != nil {
 		return v, 0, nil
 	}
 	begin := time.Now()
-	err := b.session.Write(ctx, w.point, w.value)
-	b.watchers.wrote(w.point, w.value, begin, err)
+	err := b.send(ctx, w)
+	for _, p := range w.parts {
+		b.watchers.wrote(p.point, p.value, begin, err)
+	}
 	b.stats.Requests.Add(1)
 	var refused *WriteError
 	switch {
 	case err == nil:
 		v.sent = true
 	case errors.As(err, &refused) && refused.Busy:
-		v.err = refused
-		return v, max(busyPause, b.rest(w.point.Device)), nil
+		v.err = w.hide(refused)
+		return v, max(busyPause, b.rest(w.device())), nil
 	case errors.As(err, &refused):
-		v.err, v.sent, v.unknown, v.once = refused, refused.Unknown, refused.Unknown, refused.Once
+		v.err, v.sent, v.unknown, v.once = w.hide(refused), refused.Unknown, refused.Unknown, refused.Once
 	default:
 		v.err, v.sent, v.unknown = fmt.Errorf("%w: %w", errConnLost, err), true, true
 		return v, 0, err
@@ -155,7 +203,34 @@ func (b *busLoop) visit(ctx context.Context, w *writing, wanted context.Context)
 	return v, 0, nil
 }
 
-// last is asked when nothing stands between the value and the device any more.
+// send hands the request to the session.
+func (b *busLoop) send(ctx context.Context, w *writing) error {
+	if len(w.parts) == 1 {
+		return b.session.Write(ctx, w.parts[0].point, w.parts[0].value)
+	}
+	session, ok := b.session.(BlockWriter)
+	if !ok {
+		return &WriteError{Err: errors.New("the bus has no requests that write several points")}
+	}
+	var points []*Point
+	var values []Value
+	for _, p := range w.parts {
+		points, values = append(points, p.point), append(values, p.value)
+	}
+	return session.WriteBlock(ctx, points, values)
+}
+
+// hide takes secrets out of an adapter's reason.
+func (w *writing) hide(reason error) error {
+	for _, p := range w.parts {
+		if text := p.value.String(); p.point.Secret && strings.Contains(reason.Error(), text) {
+			reason = errors.New(strings.ReplaceAll(reason.Error(), text, "***"))
+		}
+	}
+	return reason
+}
+
+// last is asked when nothing stands between the values and the device any more.
 func (b *busLoop) last(wanted context.Context, w *writing) error {
 	w.sending.Store(true)
 	if wanted.Err() != nil {
@@ -166,16 +241,30 @@ func (b *busLoop) last(wanted context.Context, w *writing) error {
 			return err
 		}
 	}
-	rule := w.point.Write
-	if rule == nil || rule.AtMost == nil {
+	for _, take := range []bool{false, true} { // none is taken where another has nothing left
+		for _, p := range w.parts {
+			if err := b.often(p.point, take); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// often tells whether a point is written too often, and with take counts a write.
+func (b *busLoop) often(p *Point, take bool) error {
+	if p.Write == nil || p.Write.AtMost == nil {
 		return nil
 	}
-	st := b.reporter.states[w.point]
+	st, now := b.reporter.states[p], time.Now()
 	if st.writes == nil {
 		st.writes = &quota{}
 	}
-	if !st.writes.take(rule.AtMost, time.Now()) {
-		return fmt.Errorf("%s is written too often: at most %s", w.point.ID, rule.AtMost.often())
+	if !st.writes.left(p.Write.AtMost, now) {
+		return fmt.Errorf("%s is written too often: at most %s", p.ID, p.Write.AtMost.often())
+	}
+	if take {
+		st.writes.take(p.Write.AtMost, now)
 	}
 	return nil
 }
@@ -184,12 +273,14 @@ func (b *busLoop) last(wanted context.Context, w *writing) error {
 // guards.
 func (b *busLoop) before(ctx context.Context, w *writing, v *verdict) (lost error) {
 	var points []*Point
-	for _, g := range w.guards {
-		points = appendNew(points, g.points...)
-	}
-	look := !w.blind && w.point.Access == "rw"
-	if look {
-		points = appendNew(points, w.point)
+	look := func(p part) bool { return !w.blind && p.point.Access == "rw" }
+	for _, p := range w.parts {
+		for _, g := range p.guards {
+			points = appendNew(points, g.points...)
+		}
+		if look(p) {
+			points = appendNew(points, p.point)
+		}
 	}
 	if len(points) == 0 {
 		return nil
@@ -198,15 +289,24 @@ func (b *busLoop) before(ctx context.Context, w *writing, v *verdict) (lost erro
 		v.err = fmt.Errorf("read before the write: %w", lost)
 		return lost
 	}
-	for _, g := range w.guards {
-		if v.err = g.refusal(w.with); v.err != nil {
-			return nil
+	for _, p := range w.parts {
+		for _, g := range p.guards {
+			if v.err = g.refusal(p.with); v.err != nil {
+				return nil
+			}
 		}
 	}
-	if st := b.reporter.states[w.point]; look && st.latest.Quality != Bad {
-		v.old = st.latest.Value
-	} else if look && st.latest.Silent {
-		v.err = fmt.Errorf("%s gives no answer: %s", w.point.Device.Name, st.latest.Reason)
+	old := make(shown, len(w.parts))
+	for i, p := range w.parts {
+		if !look(p) {
+			continue
+		}
+		st := b.reporter.states[p.point]
+		if st.latest.Quality != Bad {
+			old[i], v.old = st.latest.Value, old
+		} else if st.latest.Silent {
+			v.err = fmt.Errorf("%s gives no answer: %s", p.point.Device.Name, st.latest.Reason)
+		}
 	}
 	return nil
 }
@@ -226,13 +326,18 @@ func (b *busLoop) verify(ctx context.Context, w *writing, v verdict) verdict {
 	if !v.sent {
 		return v
 	}
-	shows := w.point.shows()
-	if shows == nil {
-		return v
-	}
+	var shows []*Point
 	within := time.Duration(0)
-	if rule := w.point.Verify; rule != nil {
-		within = rule.Within
+	for _, p := range w.parts {
+		if at := p.point.shows(); at != nil {
+			shows = appendNew(shows, at)
+		}
+		if rule := p.point.Verify; rule != nil {
+			within = max(within, rule.Within)
+		}
+	}
+	if len(shows) == 0 {
+		return v
 	}
 	if v.unknown {
 		within = max(within, unknownPatience)
@@ -241,16 +346,16 @@ func (b *busLoop) verify(ctx context.Context, w *writing, v verdict) verdict {
 		within = max(within, lostPatience)
 	}
 	for end := time.Now().Add(within); ; {
-		s, err := b.look(ctx, shows)
-		if err == nil && s.Quality != Bad {
-			v.real = s.Value
-			if agrees(w.point, s.Value, w.value) {
+		samples, err := b.look(ctx, shows...)
+		if err == nil {
+			v.real = w.real(samples)
+			if w.agrees(v.real, v.unknown) {
 				v.err, v.unknown = nil, false
 				return v
 			}
 		}
 		if time.Now().After(end) || ctx.Err() != nil {
-			return w.unverified(v, s, err)
+			return w.unverified(v, samples, err)
 		}
 		pause := verifyPause
 		if errors.Is(err, errDown) {
@@ -260,46 +365,92 @@ func (b *busLoop) verify(ctx context.Context, w *writing, v verdict) verdict {
 	}
 }
 
+// real are the values of the parts in what was read.
+func (w *writing) real(samples []Sample) shown {
+	real := make(shown, len(w.parts))
+	for i, p := range w.parts {
+		if s := sampleOf(samples, p.point.shows()); s != nil && s.Quality != Bad {
+			real[i] = s.Value
+		}
+	}
+	return real
+}
+
+func sampleOf(samples []Sample, p *Point) *Sample {
+	for i := range samples {
+		if samples[i].Point == p {
+			return &samples[i]
+		}
+	}
+	return nil
+}
+
+// agrees tells whether values are what is written: of all parts, or only of
+// those that can be read back.
+func (w *writing) agrees(values shown, all bool) bool {
+	for i, p := range w.parts {
+		if v := values.of(i); (all || p.point.shows() != nil) && (v.kind == None || !agrees(p.point, v, p.value)) {
+			return false
+		}
+	}
+	return true
+}
+
 // unverified is the verdict when the device does not show what was written.
-func (w *writing) unverified(v verdict, s Sample, err error) verdict {
-	switch {
-	case v.unknown:
-	case err != nil:
-		v.unknown, v.err = true, fmt.Errorf("%s was written and can't be read back: %w", w.point.ID, err)
-	case s.Quality == Bad:
-		v.unknown, v.err = true, fmt.Errorf("%s was written and can't be read back: %s", w.point.ID, s.Reason)
-	default:
-		v.err = fmt.Errorf("%s %w %s, not %s", w.point.ID, errMismatch, w.point.show(s.Value), w.point.show(w.value))
+func (w *writing) unverified(v verdict, samples []Sample, err error) verdict {
+	if v.unknown {
+		return v
+	}
+	for _, p := range w.parts {
+		s := sampleOf(samples, p.point.shows())
+		switch {
+		case p.point.shows() == nil:
+			continue
+		case err != nil:
+			v.unknown, v.err = true, fmt.Errorf("%s was written and can't be read back: %w", p.point.ID, err)
+		case s.Quality == Bad:
+			v.unknown, v.err = true, fmt.Errorf("%s was written and can't be read back: %s", p.point.ID, s.Reason)
+		case !agrees(p.point, s.Value, p.value):
+			v.err = fmt.Errorf("%s %w %s, not %s", p.point.ID, errMismatch, p.point.show(s.Value), p.point.show(p.value))
+		default:
+			continue
+		}
+		return v
 	}
 	return v
 }
 
-// look reads one point at once and reports what it shows, also where that has
-// not changed.
-func (b *busLoop) look(ctx context.Context, p *Point) (s Sample, err error) {
-	result := make(chan Sample, 1)
-	_, err = b.do(ctx, func(busCtx context.Context, b *busLoop) error {
+// look reads points at once and reports what they show, also where that has not
+// changed.
+func (b *busLoop) look(ctx context.Context, points ...*Point) ([]Sample, error) {
+	result := make(chan []Sample, 1)
+	_, err := b.do(ctx, func(busCtx context.Context, b *busLoop) error {
 		if b.session == nil {
-			result <- Sample{Point: p, Reason: errDown.Error()}
+			result <- nil
 			return nil
 		}
-		if rest := b.rest(p.Device); rest > 0 {
+		if rest := b.rest(points[0].Device); rest > 0 {
 			sleep(busCtx, min(rest, busyPause))
 		}
-		st := b.reporter.states[p]
-		st.owe()
-		lost := b.fetch(busCtx, []*Point{p})
-		result <- st.latest
+		for _, p := range points {
+			b.reporter.states[p].owe()
+		}
+		lost := b.fetch(busCtx, points)
+		var samples []Sample
+		for _, p := range points {
+			samples = append(samples, b.reporter.states[p].latest)
+		}
+		result <- samples
 		return lost
 	})
 	select {
-	case s = <-result:
-		if s.Quality == Bad && s.Reason == errDown.Error() {
-			return s, errDown
+	case samples := <-result:
+		if samples == nil {
+			return nil, errDown
 		}
-		return s, nil
+		return samples, nil
 	default:
-		return s, err
+		return nil, err
 	}
 }
 

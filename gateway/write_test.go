@@ -102,6 +102,24 @@ func TestAnEqualValueIsNotWritten(t *testing.T) {
 	})
 }
 
+// TestAPushIsNotWrittenInPart: what one of its values is written too often for,
+// is known before the first is written.
+func TestAPushIsNotWrittenInPart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.push("lamp", true)
+		p.push("lamp", false)
+		p.push("req", true, "lamp", true)
+		time.Sleep(time.Second)
+		want(t, "writes", p.machine.writes(), "lamp=true lamp=false")
+		want(t, "events", p.events(), "write_refused point=req value=true reason=lamp is written too often: at most 2 in 1m0s | write_refused point=lamp value=true reason=lamp is written too often: at most 2 in 1m0s")
+		p.push("req", true, "lamp", false) // lamp shows it already
+		time.Sleep(time.Second)
+		want(t, "writes", p.machine.writes(), "lamp=true lamp=false req=true")
+	})
+}
+
 func TestAPointIsNotWrittenTooOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newHall(t, nil)
@@ -126,13 +144,27 @@ func TestASecretIsNowhere(t *testing.T) {
 		defer p.stop()
 		p.push("code", 4711)
 		p.push("code", 47110)
+		p.push("code", 9471)
+		p.wire.down <- Downlink{Kind: PushDownlink, Arrived: time.Now(), Err: errors.New("this is no JSON"), Body: []byte(`{code:4711}`)}
 		p.command("1", "key", "code", 4712)
 		want(t, "reply", p.replies(time.Second), "1 key ok code=***")
+		for id, c := range []struct{ pin, reply any }{
+			{4710, "ok"}, {47100, ": pin *** is above max 9999"}, {"47 1", ": pin *** is no number"}, {471.5, ": pin *** is no whole number"},
+			{8471, `: guard "pin < 8000" does not hold: pin is ***`},
+		} {
+			p.command(fmt.Sprint(id), "login", "pin", c.pin)
+			if got := p.replies(time.Second); !strings.Contains(got, fmt.Sprint(c.reply)) || strings.Contains(got, "471") {
+				t.Errorf("pin %v: %s", c.pin, got)
+			}
+		}
+		want(t, "writes", p.machine.writes(), "code=4711 code=4712 code=4710")
+		p.machine.fail(func() { p.machine.onWrite = failAt("code", &WriteError{Err: errors.New("4714 does not fit")}) })
+		p.push("code", 4714)
+		time.Sleep(time.Second)
 		all := strings.Join(p.lines(), "\n") + p.events() + p.wire.take(&p.wire.reports)
-		if strings.Contains(all, "471") || !strings.Contains(all, "***") {
+		if strings.Contains(all, "471") || !strings.Contains(all, "*** does not fit") {
 			t.Error(all)
 		}
-		want(t, "writes", p.machine.writes(), "code=4711 code=4712")
 	})
 }
 

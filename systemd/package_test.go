@@ -124,6 +124,7 @@ func TestPackage(t *testing.T) {
 // and the site file as one that an upgrade leaves alone.
 func TestPackagesOfAllMachines(t *testing.T) {
 	dir := packages(t)
+	emulators := map[elf.Machine]string{elf.EM_AARCH64: "qemu-aarch64-static", elf.EM_ARM: "qemu-arm-static"}
 	for deb, machine := range map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64, "armhf": elf.EM_ARM} {
 		root := t.TempDir()
 		file := filepath.Join(dir, "sluice_0.1.0_"+deb+".deb")
@@ -138,6 +139,9 @@ func TestPackagesOfAllMachines(t *testing.T) {
 			t.Errorf("%s holds a program for %s that needs %v: %v", file, program.Machine, libraries, err)
 		}
 		program.Close()
+		if emulator := emulators[machine]; emulator != "" {
+			emulate(t, emulator, root)
+		}
 	}
 	need(t, "rpm")
 	for _, machine := range []string{"x86_64", "aarch64", "armv7hl"} {
@@ -146,6 +150,36 @@ func TestPackagesOfAllMachines(t *testing.T) {
 		if text := string(out); err != nil || !strings.Contains(text, "/usr/bin/sluice \n") || !strings.Contains(text, siteFile+" cn\n") || !strings.HasSuffix(text, machine+"\n") {
 			t.Errorf("%s: %v\n%s", file, err, out)
 		}
+	}
+	root := t.TempDir()
+	if out, err := exec.Command("rpm", "--root", root, "-i", "--nodeps", "--noscripts", filepath.Join(dir, "sluice-0.1.0-1.x86_64.rpm")).CombinedOutput(); err != nil {
+		t.Fatalf("rpm: %v\n%s", err, out)
+	}
+	if out, err := exec.Command(filepath.Join(root, "usr/bin/sluice"), "version").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "sluice 0.1.0+") {
+		t.Errorf("from the .rpm: %v\n%s", err, out)
+	}
+}
+
+// emulate runs the program of another machine, where there is an emulator: it
+// says its version, and knows a good site file from a bad one.
+func emulate(t *testing.T, emulator, root string) {
+	t.Helper()
+	run := func(args ...string) (string, error) {
+		out, err := exec.Command(emulator, append([]string{filepath.Join(root, "usr/bin/sluice")}, args...)...).CombinedOutput()
+		return string(out), err
+	}
+	if _, err := exec.LookPath(emulator); err != nil && os.Getenv("CI") == "" {
+		t.Log(err)
+		return
+	}
+	if out, err := run("version"); err != nil || !strings.HasPrefix(out, "sluice 0.1.0+") {
+		t.Errorf("%s version: %v\n%s", emulator, err, out)
+	}
+	if out, err := run("check", filepath.Join(root, "usr/share/doc/sluice/examples/demo.yaml")); err != nil {
+		t.Errorf("%s check: %v\n%s", emulator, err, out)
+	}
+	if out, err := run("check", filepath.Join(root, siteFile)); err == nil || !strings.Contains(out, "the site needs a name") {
+		t.Errorf("%s check of the site file of the package: %v\n%s", emulator, err, out)
 	}
 }
 

@@ -26,6 +26,7 @@ func (c *checker) checkDevice(d *gateway.Device) {
 		c.checkScaleFrom(d, places, &places[i])
 	}
 	c.checkBlocks(d, places)
+	c.checkJoined(d, places)
 	c.checkOverlaps(places)
 	c.checkStreams(d)
 }
@@ -164,7 +165,7 @@ func (c *checker) checkWrite(at *place) {
 			c.onProfile(gateway.Error, p.Device, "write_function", text, suggestion)
 		}
 	}
-	if most := cmp.Or(profile.MaxWrite, maxWrite); size > most && !table.Bits() {
+	if most := mostWritten(profile); size > most && !table.Bits() {
 		c.onPoint(gateway.Error, p, "access", fmt.Sprintf("%s has %s, one write carries %d", p.ID, table.counted(size), most), "make several points of it")
 	}
 	if p.Bit != nil || p.Bits != nil {
@@ -265,6 +266,63 @@ func (c *checker) checkBlocks(d *gateway.Device, places []place) {
 			c.onPoint(gateway.Error, at.point, "block", fmt.Sprintf("block %s spans %s, one request reads %d", block, at.address.Table.counted(size), most), "make several blocks of it")
 		}
 	}
+}
+
+// checkJoined looks at the points of one block that a command writes together:
+// one request must hold them.
+func (c *checker) checkJoined(d *gateway.Device, places []place) {
+	for _, command := range d.Commands {
+		for _, step := range slices.Concat(command.Steps, command.OnFail) {
+			if step.Write == nil {
+				continue
+			}
+			together := make(map[string][]patch)
+			for _, id := range writtenBy(command, step.Write) {
+				i := slices.IndexFunc(places, func(at place) bool { return at.point.ID == id })
+				if i < 0 || places[i].point.Block == "" {
+					continue
+				}
+				p := patch{at: &places[i]}
+				var err error
+				if p.target, err = writeTarget(p.at); err != nil {
+					continue // said already
+				}
+				p.mask = make([]byte, p.at.size()*p.unit())
+				p.set = p.mask
+				together[p.at.point.Block] = append(together[p.at.point.Block], p)
+			}
+			for _, patches := range together {
+				c.checkRequest(command, patches)
+			}
+		}
+	}
+}
+
+// checkRequest looks at what one request of a command writes.
+func (c *checker) checkRequest(command *gateway.Command, patches []patch) {
+	first := patches[0].at.point
+	all, err := joined(patches)
+	switch most := mostWritten(first.Device.Profile); {
+	case err != nil:
+		c.onPoint(gateway.Error, first, "block", fmt.Sprintf("command %s: %v", command.ID, err), "write all points between them in the same step, or give them blocks of their own")
+	case all.target.Table == Holding && len(all.mask)/2 > most:
+		c.onPoint(gateway.Error, first, "block", fmt.Sprintf("command %s: block %s has %s, one write carries %d", command.ID, first.Block, Holding.counted(len(all.mask)/2), most), "make several blocks of it")
+	case len(patches) > 1 && writeFunction(first.Definition, first.Device.Profile) == "single":
+		c.onPoint(gateway.Error, first, "block", fmt.Sprintf("command %s: block %s has several points, a single write carries one", command.ID, first.Block), "write function: multiple for them: write: { function: multiple }")
+	}
+}
+
+// writtenBy are the points that a step of a command writes.
+func writtenBy(command *gateway.Command, a *gateway.Assignments) (ids []string) {
+	for _, w := range a.Values {
+		ids = append(ids, w.Point)
+	}
+	for _, p := range command.Params {
+		if a.Params {
+			ids = append(ids, p.ID)
+		}
+	}
+	return ids
 }
 
 // checkOverlaps looks for points that share a part of their registers: one of

@@ -125,6 +125,12 @@ func TestCheckOfPoints(t *testing.T) {
 		{"blocks", "holding", nil, []def{{At: "0", Type: "int16", Block: "x"}, {At: "200", Type: "int16", Block: "x"}, {At: "1", Type: "int16", Block: "y"}, {At: "input:1", Type: "int16", Block: "y"}}, []string{
 			`error devices.d.points.b.block: block x spans 201 registers, one request reads 125; make several blocks of it`,
 			`error devices.d.points.d.block: block y: c is in the holding table, d in the input table; give them blocks of their own`}},
+		{"blocks that are written", "holding", func(p *gateway.Profile, d *gateway.Device) {
+			p.MaxWrite = 2
+			d.Commands = []*gateway.Command{{ID: "set", Steps: []*gateway.Step{writes("a", "b"), writes("a", "c", "b"), writes("d", "e")}, OnFail: []*gateway.Step{writes("b"), writes("b", "c")}}}
+		}, []def{{At: "0", Type: "int16", Block: "x", Access: "w"}, {At: "2", Type: "int16", Block: "x", Access: "w"}, {At: "1", Type: "int16", Block: "x", Access: "w"}, {At: "8", Type: "int16", Block: "y", Access: "w"}, {At: "9", Type: "int16", Access: "w"}}, []string{
+			`error devices.d.points.a.block: command set: a and b are not side by side, and can't be written by one request; write all points between them in the same step, or give them blocks of their own`,
+			`error devices.d.points.a.block: command set: block x has 3 registers, one write carries 2; make several blocks of it`}},
 		{"addressing", "holding", func(p *gateway.Profile, _ *gateway.Device) { p.Addressing = "" }, []def{{At: "0", Type: "uint16"}},
 			[]string{`error devices.d.profile.addressing: the profile does not say how its manual counts registers; write addressing: modicon (40001 is the first holding register), one-based (1 is) or protocol (0 is)`}},
 		{"limits and forbid", "holding", func(p *gateway.Profile, _ *gateway.Device) {
@@ -137,6 +143,15 @@ func TestCheckOfPoints(t *testing.T) {
 	for _, tt := range tests {
 		expect(t, tt.name, checkOf(*tcp, tt.table, tt.change, tt.defs...), tt.want...)
 	}
+}
+
+// writes is a step that writes points.
+func writes(points ...string) *gateway.Step {
+	s := &gateway.Step{Write: &gateway.Assignments{}}
+	for _, p := range points {
+		s.Write.Values = append(s.Write.Values, gateway.Assignment{Point: p, Value: "1"})
+	}
+	return s
 }
 
 func TestCheckOfBuses(t *testing.T) {

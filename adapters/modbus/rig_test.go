@@ -129,6 +129,13 @@ func drive() *gateway.Profile {
 		{ID: "scaled", At: "14", Type: "int16", ScaleFrom: "exponent"},
 		{ID: "name", At: "30", Type: "string", Length: 4},
 		{ID: "measured", At: "input:1", Type: "uint16"},
+		{ID: "batch", At: "40", Type: "uint16", Block: "recipe"},
+		{ID: "weight", At: "41", Type: "float32", Block: "recipe"},
+		{ID: "enter", At: "43", Type: "bool", Bit: bit(0), Block: "recipe", Write: &gateway.WriteRule{Mask: "rmw"}},
+		{ID: "run", At: "50", Type: "bool", Bit: bit(0), Block: "word", Write: &gateway.WriteRule{Mask: "fc22"}},
+		{ID: "reverse", At: "50", Type: "bool", Bit: bit(4), Block: "word", Write: &gateway.WriteRule{Mask: "fc22"}},
+		{ID: "open", At: "coil:30", Type: "bool", Block: "flaps"},
+		{ID: "shut", At: "coil:31", Type: "bool", Block: "flaps"},
 	}
 	return p
 }

@@ -41,7 +41,11 @@ func (s *session) writeSecret(ctx context.Context, d *gateway.Device, id string,
 	if err != nil {
 		return err
 	}
-	pdu, err := s.writeRequest(ctx, at, value)
+	var pdu []byte
+	change, err := s.patchOf(ctx, at, value)
+	if err == nil {
+		pdu, err = s.writeRequest(ctx, change)
+	}
 	switch {
 	case wire.Broken(err) || ctx.Err() != nil:
 		return err

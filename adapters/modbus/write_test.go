@@ -3,6 +3,7 @@ package modbus
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,6 +43,46 @@ func TestWriteSendsTheRightRequest(t *testing.T) {
 		}
 		if got := unit.take(); !slices.Equal(got, tt.want) {
 			t.Errorf("%s = %s sends %v, want %v", tt.point, tt.value, got, tt.want)
+		}
+	}
+}
+
+// TestWriteBlockSendsOneRequest: in the order of the wire, whatever the order of
+// the points.
+func TestWriteBlockSendsOneRequest(t *testing.T) {
+	bus := serialBus(time.Second)
+	d := device(bus, drive(), "d", 1)
+	s, unit := onSlave(t, bus, d)
+	unit.regs[43] = 0xA5A4
+	on, off, seven := gateway.BoolValue(true), gateway.BoolValue(false), gateway.IntValue(7)
+	for _, tt := range []struct {
+		points string
+		values []gateway.Value
+		want   string // requests, or the reason of a refusal
+	}{
+		{"batch weight", []gateway.Value{seven, gateway.FloatValue(1.5)}, "1000280003" + "06" + "000700003FC0"},
+		{"weight batch", []gateway.Value{gateway.FloatValue(1.5), seven}, "1000280003" + "06" + "000700003FC0"},
+		{"weight enter", []gateway.Value{gateway.FloatValue(0), on}, "0300290003 1000290003" + "06" + "00000000A5A5"},
+		{"run reverse", []gateway.Value{on, off}, "160032FFEE0001"},
+		{"open shut", []gateway.Value{off, on}, "0F001E00020102"},
+		{"batch enter", []gateway.Value{seven, on}, "batch and enter are not side by side, and can't be written by one request"},
+		{"run run", []gateway.Value{on, off}, "run shares bits with another point of the request"},
+		{"open batch", []gateway.Value{on, seven}, "open and batch are not in one table, and can't be written by one request"},
+		{"batch weight", []gateway.Value{gateway.IntValue(70_000), gateway.FloatValue(1)}, "70000 does not fit uint16"},
+	} {
+		unit.take()
+		var points []*gateway.Point
+		for id := range strings.FieldsSeq(tt.points) {
+			points = append(points, point(t, d, id))
+		}
+		err := s.WriteBlock(t.Context(), points, tt.values)
+		got := strings.Join(unit.take(), " ")
+		var refused *gateway.WriteError
+		if errors.As(err, &refused) && !refused.Unknown && got == "" {
+			got = err.Error()
+		}
+		if got != tt.want {
+			t.Errorf("%s: %s, %v; want %s", tt.points, got, err, tt.want)
 		}
 	}
 }

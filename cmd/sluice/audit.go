@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
+	"os/user"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -112,11 +114,11 @@ holds until "sluice unlock", also over a restart.
 It is no safety device: before you reach into a machine, switch it off where its
 maker says so.`
 	}
-	var path string
+	var path, reason string
 	cmd := &cobra.Command{
 		Use: use + " [DEVICE]", Short: short, Long: long, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, words []string) error {
-			q, what := fieldRequest{}, "everything"
+			q, what := lockRequest{User: systemUser(), Reason: reason}, "everything"
 			if len(words) == 1 {
 				q.Device, what = words[0], words[0]
 			}
@@ -130,6 +132,20 @@ maker says so.`
 		},
 	}
 	cmd.Flags().StringVar(&path, "site", "", "site file")
+	if on {
+		cmd.Flags().StringVar(&reason, "reason", "", "why, for the page and for those who are refused")
+	}
 	_ = cmd.MarkFlagRequired("site") // the flag is there
 	return cmd
+}
+
+// systemUser is who sits at the command line, "" where that is not known.
+func systemUser() string {
+	if name := os.Getenv("SUDO_USER"); name != "" {
+		return name
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return ""
 }

@@ -98,6 +98,7 @@ func TestPageShowsTheField(t *testing.T) {
 	do(t, ctx, "points", chromedp.Click(`.tabs a[href="#/points"]`), until(speed+` == '1450rpm'`))
 	p.set(t, "a", "speed", gateway.UintValue(1451))
 	do(t, ctx, "a value moves", until(speed+` == '1451rpm'`))
+	do(t, ctx, "what was sent", chromedp.Click("#raw"), until(`document.querySelector('[data-point="a/speed"] .raw')?.textContent == '0x05AB'`), chromedp.Click("#raw"))
 	do(t, ctx, "trend", chromedp.Click(`[data-point="a/speed"]`), until(`document.querySelector('.detail .u-over') && document.querySelector('.detail .big').textContent.includes('1451')`),
 		until(`document.querySelector('.facts code')?.textContent == '0x05AB'`))
 
@@ -143,6 +144,46 @@ func TestPageWrites(t *testing.T) {
 		t.Errorf("after the write the device has %v, %v", v, err)
 	}
 	do(t, ctx, "the audit", chromedp.Navigate("http://"+address+"/#/audit"), until(`[...document.querySelectorAll('.line')].map((l) => l.textContent).join('|').match(/speed done.*page.*speed refused.*page/)`))
+}
+
+// TestPageShowsLocks: each lock is told on every screen, with when, who and why,
+// until it is taken away, and both stand in the audit.
+func TestPageShowsLocks(t *testing.T) {
+	ctx := browser(t)
+	p := newPlant(t)
+	address := localAddress(t)
+	p.configure(t, "local: { http: none }", "local: { http: "+address+" }")
+	runPlant(t, p)
+	const all, one = `document.querySelector('[data-lock=all]')?.textContent`, `document.querySelector('[data-lock=a]')?.textContent`
+	do(t, ctx, "no lock", chromedp.Navigate("http://"+address+"/"), until(`document.querySelector('#verdict')`), until(`!document.querySelector('[data-lock]')`))
+	for _, words := range [][]string{{"lock", "--reason", "cabinet 3 is open"}, {"lock", "a", "--reason", "<b>belt</b> off"}} {
+		if _, _, err := execute(t, append(words, "--site", p.path)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(t, ctx, "both locks", until(all+`?.match(/The field is locked: nothing is written to any device – cabinet 3 is open.*since.*by command line/s)`), until(one+`?.includes('a is locked: nothing is written to it – <b>belt</b> off')`))
+	screenshot(t, ctx, "locks")
+	do(t, ctx, "on each screen", chromedp.Navigate("http://"+address+"/#/audit"), until(all),
+		until(`[...document.querySelectorAll('.line')].map((l) => l.textContent).join('|').match(/lock done.*belt.*lock done.*cabinet 3 is open/)`))
+	screenshot(t, ctx, "audit")
+	for _, words := range [][]string{{"unlock"}, {"unlock", "a"}} {
+		if _, _, err := execute(t, append(words, "--site", p.path)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(t, ctx, "no lock again", until(`!document.querySelector('[data-lock]')`))
+}
+
+// screenshot keeps what the browser shows, for people: in $SLUICE_SCREENSHOTS.
+func screenshot(t *testing.T, ctx context.Context, name string) {
+	t.Helper()
+	dir := os.Getenv("SLUICE_SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	var png []byte
+	do(t, ctx, "screenshot", chromedp.CaptureScreenshot(&png))
+	write(t, filepath.Join(dir, name+".png"), string(png))
 }
 
 // TestPageStaysSmoothWith5000Points: every value changes each second, and that

@@ -117,9 +117,16 @@ func handleAudit(read func(since time.Time, fn func(gateway.Audit) bool) error, 
 
 // locker holds the locks of a running gateway, or of a buffer file.
 type locker interface {
-	Lock(who, device string) error
+	Lock(who, device, reason string) error
 	Unlock(who, device string) error
 	Locks() ([]gateway.Lock, error)
+}
+
+// lockRequest asks to lock or unlock a device, or all with "".
+type lockRequest struct {
+	Device string `json:"device,omitempty"`
+	User   string `json:"user,omitempty"` // who asks, as the system knows them
+	Reason string `json:"reason,omitempty"`
 }
 
 // handleLocks adds the locks, and what changes them.
@@ -128,13 +135,20 @@ func handleLocks(l locker, look, change func(pattern string, h http.Handler)) {
 		all, err := l.Locks()
 		return append([]gateway.Lock{}, all...), err
 	}))
-	for path, do := range map[string]func(who, device string) error{"/api/lock": l.Lock, "/api/unlock": l.Unlock} {
+	for path, do := range map[string]func(who string, q *lockRequest) error{
+		"/api/lock":   func(who string, q *lockRequest) error { return l.Lock(who, q.Device, q.Reason) },
+		"/api/unlock": func(who string, q *lockRequest) error { return l.Unlock(who, q.Device) },
+	} {
 		change("POST "+path, web.JSON(func(r *http.Request) (any, error) {
-			var q fieldRequest
+			var q lockRequest
 			if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
 				return nil, &web.Error{Status: http.StatusBadRequest, Text: `write {"device": …}, or {} for all`}
 			}
-			if err := do(gateway.ByCommandLine, q.Device); err != nil {
+			who := gateway.ByCommandLine
+			if q.User != "" {
+				who += " (" + q.User + ")"
+			}
+			if err := do(who, &q); err != nil {
 				return nil, &web.Error{Status: http.StatusConflict, Text: err.Error()}
 			}
 			return struct{}{}, nil
@@ -153,15 +167,21 @@ type storedLocks struct {
 	site   *gateway.Site
 }
 
-func (s storedLocks) Lock(who, device string) error   { return s.put(who, device, true) }
-func (s storedLocks) Unlock(who, device string) error { return s.put(who, device, false) }
+func (s storedLocks) Lock(who, device, reason string) error {
+	return s.put(gateway.Lock{Device: device, Who: who, Reason: reason}, true)
+}
+
+func (s storedLocks) Unlock(who, device string) error {
+	return s.put(gateway.Lock{Device: device, Who: who}, false)
+}
 
 func (s storedLocks) Locks() ([]gateway.Lock, error) { return gateway.ReadLocks(s.buffer) }
 
-func (s storedLocks) put(who, device string, on bool) error {
-	known := func(d *gateway.Device) bool { return d.Name == device }
-	if device != "" && !slices.ContainsFunc(s.site.Devices, known) {
-		return fmt.Errorf("there is no device %s", device)
+func (s storedLocks) put(lock gateway.Lock, on bool) error {
+	known := func(d *gateway.Device) bool { return d.Name == lock.Device }
+	if lock.Device != "" && !slices.ContainsFunc(s.site.Devices, known) {
+		return fmt.Errorf("there is no device %s", lock.Device)
 	}
-	return gateway.StoreLock(s.buffer, gateway.Lock{Device: device, Who: who, Since: time.Now()}, on)
+	lock.Since = time.Now()
+	return gateway.StoreLock(s.buffer, lock, on)
 }

@@ -89,6 +89,7 @@ type writeCounter struct {
 	listener net.Listener
 	mu       sync.Mutex
 	writes   []string // "11=7"
+	polls    int
 	waiter   sync.WaitGroup
 }
 
@@ -134,6 +135,11 @@ func (c *writeCounter) pass(conn net.Conn, to string) {
 		if _, err := io.ReadFull(conn, frame[6:n]); err != nil {
 			return
 		}
+		if frame[7] == 3 && binary.BigEndian.Uint16(frame[10:]) == 3 { // setpoint, word and pin: no guard or read-back asks for all
+			c.mu.Lock()
+			c.polls++
+			c.mu.Unlock()
+		}
 		if frame[7] == 6 {
 			c.mu.Lock()
 			c.writes = append(c.writes, fmt.Sprintf("%d=%d", binary.BigEndian.Uint16(frame[8:]), binary.BigEndian.Uint16(frame[10:])))
@@ -144,6 +150,9 @@ func (c *writeCounter) pass(conn net.Conn, to string) {
 		}
 	}
 }
+
+// polled is how many polls came.
+func (c *writeCounter) polled() int { c.mu.Lock(); defer c.mu.Unlock(); return c.polls }
 
 // count is how often a register was written with a value.
 func (c *writeCounter) count(write string) (n int) {
@@ -213,7 +222,7 @@ func TestTheCloudWritesToTheField(t *testing.T) {
 	if err != nil || out != "setpoint: done (was 35.5, reads 40)\n" {
 		t.Errorf("write: %q, %v", out, err)
 	}
-	if out, _, err = execute(t, "lock", "--site", p.path); err != nil || out != "everything is locked\n" {
+	if out, _, err = execute(t, "lock", "--reason", "cabinet open", "--site", p.path); err != nil || out != "everything is locked\n" {
 		t.Errorf("lock: %q, %v", out, err)
 	}
 	p.waitFor(t, "own", "writes_locked", "true")
@@ -243,11 +252,12 @@ func checkAudit(t *testing.T, s *gateway.Site) {
 		if err := json.Unmarshal([]byte(line), &a); err != nil {
 			t.Fatal(err)
 		}
+		a.Who, _, _ = strings.Cut(a.Who, " (") // the name of who runs the test
 		got = append(got, strings.Join(strings.Fields(strings.Join([]string{a.Who, a.Command, a.Point, a.Asked, a.Old, a.New, a.Result}, " ")), " "))
 	}
 	want := []string{
 		"cloud:own setpoint 35.5 30 35.5 done", `cloud:own setpoint 62 refused`, "cloud:own set word 7 0 7 done", "cloud:own set done",
-		"command line setpoint 40 35.5 40 done", "command line lock done", "command line setpoint 41 refused", "command line unlock done",
+		"command line setpoint 40 35.5 40 done", "command line lock cabinet open done", "command line setpoint 41 refused", "command line unlock done",
 		"command line pin *** *** *** done",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") || strings.Contains(out, "4711") {

@@ -25,6 +25,9 @@ import (
 // TestMain lets a test run the program itself: with SLUICE_MAIN set, the test
 // binary is sluice.
 func TestMain(m *testing.M) {
+	if at := os.Getenv("SLUICE_KILL_AT"); at != "" {
+		runDoomed(os.Args[1], at)
+	}
 	if os.Getenv("SLUICE_MAIN") != "" {
 		main()
 		return

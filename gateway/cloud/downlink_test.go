@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -103,14 +104,16 @@ func TestCommandsKeepTheTokenOfTheirID(t *testing.T) {
 }
 
 // FuzzDownlink holds the reader against the standard library's: what it takes
-// is valid JSON, each name once, with the same values.
+// is valid JSON, each name once, with the same values. And each payload goes all
+// the way down, as each kind of message, to a machine that takes only what fits.
 func FuzzDownlink(f *testing.F) {
 	for _, seed := range []string{
 		`{"switch":false}`, `{"method":"start","params":{"hz":35},"id":"7"}`, `{"a":[1,2.5e3,"x"],"b":{"c":null}}`, `{"a":1e400}`,
-		`{"a":1,"a":2}`, strings.Repeat("[", 100), "{\"a\":\"\x00\"}", `{"a":"\ud83d\ude00"}`, `{"error_code":0,"attributes":{"a":1}}`, `{"a":NaN}`,
+		`{"a":1,"a":2}`, strings.Repeat("[", 100), "{\"a\":\"\x00\"}", `{"a":"\ud83d\ude00"}`, `{"error_code":0,"attributes":{"a":1}}`, `{"a":NaN}`, `{"a":35,"b":"x","list":[21,22,23]}`, `{"word":"stop"}`, `{"hz":40}`, `35`, `{"method":"start","params":{"hz":51},"id":7}`,
 	} {
 		f.Add([]byte(seed))
 	}
+	p := startMachine(f)
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		for _, kind := range []gateway.DownlinkKind{gateway.PushDownlink, gateway.CommandDownlink, gateway.StateDownlink} {
 			d := gateway.Downlink{Kind: kind}
@@ -131,6 +134,9 @@ func FuzzDownlink(f *testing.F) {
 			if text := new(cloud.Session).EncodeReply(&reply); !json.Valid(text) || len(text) > cloud.MaxMessage {
 				t.Fatalf("the reply to %q is %q", payload, text)
 			}
+		}
+		for _, d := range cloud.Arrivals(payload, "params", "write", "none") {
+			p.send(t, d)
 		}
 	})
 }
@@ -160,24 +166,62 @@ func checkAsked(t *testing.T, v gateway.Asked) {
 	}
 }
 
-// TestHostileDownlinksCostNothing measures what scoreboard S1 asks.
+// TestHostileDownlinksCostNothing is scoreboard S1: nothing is written, and what
+// 10,000 messages leave behind is bounded.
 func TestHostileDownlinksCostNothing(t *testing.T) {
 	deep := func(n int) string { return strings.Repeat("[", n) }
-	hostile := []string{deep(60_000), `{"a":` + deep(60_000), `{"a":1e400}`, `{"a":1,"a":2}`, "{\"a\":\"\x00\"}", strings.Repeat(`{"a":`, 10_000),
-		`{` + strings.Repeat(`"a":1,`, 10_000) + `"b":1}`, `"` + strings.Repeat(`\u0041`, 10_000) + `"`, `{"` + strings.Repeat("a", 60_000) + `":1}`, "", "\x00", `{"method":"` + strings.Repeat(`\\`, 30_000)}
+	hostile := []string{deep(5_000_000), deep(60_000), `{"a":` + deep(60_000), `{"a":1e400}`, `{"a":35,"a":36}`, "{\"a\":\"\x00\"}", "{\"a\":35}\x00", strings.Repeat(`{"a":`, 10_000), `{"a":NaN}`, `{"a":"NaN"}`, `{"a":"Infinity"}`,
+		`{` + strings.Repeat(`"a":1,`, 10_000) + `"b":1}`, `"` + strings.Repeat(`\u0041`, 10_000) + `"`, `{"` + strings.Repeat("a", 60_000) + `":1}`, "", "\x00", `{"method":"` + strings.Repeat(`\\`, 30_000),
+		`{"a":[35]}`, `{"a":true}`, `{"a":-0}`, `{"a":null}`, `{"a":{}}`, `{"a":35,"nothing":1}`, `{"switch":2}`, `{"method":"start","params":{"hz":1e400},"id":%d}`, `{"method":"start","params":{"hz":40,"hz":41},"id":%d}`,
+		`{"method":"start","params":{"hz":[40]},"id":%d}`, `{"method":"start","params":{"hz":40,"x":1},"id":%d}`, `{"method":"start","params":[40],"id":%d}`, `{"method":"start","params":{"hz":40},"id":{"a":%d}}`, `{"method":["start"],"params":{"hz":40},"id":%d}`}
+	p := startMachine(t)
 	var took []time.Duration
-	for i := range 10_000 {
-		d := gateway.Downlink{Kind: gateway.DownlinkKind(1 + i%2)}
-		begin := time.Now()
-		_ = cloud.ParseDownlink(&d, []byte(hostile[i%len(hostile)]))
-		took = append(took, time.Since(begin))
+	var payloads [][]byte
+	for _, text := range hostile {
+		payloads = append(payloads, []byte(text))
 	}
+	before := heap()
+	for i := range 10_000 {
+		payload := payloads[i%len(hostile)]
+		switch {
+		case len(payload) > 1024 && i/len(hostile)%10 != 0:
+			payload = payload[:1024] // mostly the beginning of a long one, for time's sake
+		case len(payload) < 100:
+			payload = bytes.Replace(payload, []byte("%d"), []byte(fmt.Sprint(i)), 1)
+		}
+		begin := time.Now()
+		all := cloud.Arrivals(payload)
+		took = append(took, time.Since(begin)/time.Duration(len(all)))
+		for _, d := range all {
+			p.send(t, d)
+		}
+	}
+	p.send(t, gateway.Downlink{Kind: gateway.PushDownlink, Arrived: time.Now()})
 	slices.Sort(took)
 	p99 := took[len(took)*99/100]
-	t.Logf("10,000 hostile messages: median %v, p99 %v, longest %v", took[len(took)/2], p99, took[len(took)-1])
+	t.Logf("10,000 hostile messages: median %v, p99 %v, longest %v; %d KiB more of memory", took[len(took)/2], p99, took[len(took)-1], (heap()-before)/1024)
 	if p99 > 250*time.Millisecond { // 1 ms on a machine that has nothing else to do
 		t.Errorf("p99 is %v", p99)
 	}
+	if n := p.writes.Load(); n != 0 {
+		t.Errorf("%d writes", n)
+	}
+	if more := heap() - before; more > 16<<20 {
+		t.Errorf("%d bytes of memory more", more)
+	}
+	// The control: what is not hostile is written.
+	for _, d := range cloud.Arrivals([]byte(`{"a":35}`))[:1] {
+		p.send(t, d)
+	}
+	eventually(t, "a write", func() bool { return p.writes.Load() > 0 })
+}
+
+// heap is how much memory is in use.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 func receive(t *testing.T, s *cloud.Session) gateway.Downlink {

@@ -1,6 +1,10 @@
 package cloud
 
-import "time"
+import (
+	"time"
+
+	"sluice/gateway"
+)
 
 // Hurry makes a session's times short. Each delay before a new attempt is told
 // to delayed, if that is set.
@@ -14,4 +18,16 @@ func (s *Session) Hurry(delayed func(refused bool)) *Session {
 		return 20 * time.Millisecond
 	}
 	return s
+}
+
+// Arrivals are a payload as it comes out of the queue, on each topic that takes
+// it and on those of streams.
+func Arrivals(payload []byte, streams ...string) (all []gateway.Downlink) {
+	d := newDownlinks()
+	for _, s := range d.subscriptions("u", streams) {
+		s.handler(payload)
+		a := <-d.waiting
+		all = append(all, a.read())
+	}
+	return all
 }

@@ -84,10 +84,8 @@ func (l *loader) checkCloud(site *gateway.Site) {
 		l.fault("cloud.url", "write url: mqtts://host:8883", "the cloud needs the url of its MQTT broker")
 	case !contains([]string{"mqtt", "mqtts", "ws", "wss"}, scheme) || rest == "" || strings.HasPrefix(rest, ":") || strings.HasPrefix(rest, "/"):
 		l.fault("cloud.url", "", "%s is no address of a broker: write mqtt://host:1883, mqtts://host:8883, ws://host/mqtt or wss://host/mqtt", quote(c.URL))
-	case scheme == "mqtt" && c.TLS != nil:
-		l.fault("cloud.tls", "write mqtts:// in url", "tls has no effect on a connection in clear")
-	case strings.HasSuffix(scheme, "s") && scheme != "mqtts", scheme == "ws":
-		l.warn("cloud.url", "", "%s:// is not built yet", scheme)
+	case !strings.HasSuffix(scheme, "s") && c.TLS != nil:
+		l.fault("cloud.tls", "write "+scheme+"s:// in url", "tls has no effect on a connection in clear")
 	}
 	switch stream, isStream := strings.CutPrefix(c.Backlog, "stream:"); {
 	case c.Backlog == "":

@@ -330,7 +330,6 @@ func (d decoder) record(n *yaml.Node, v reflect.Value, key string) {
 			d.fail(k, "", "%s is here twice; the first is on line %d", quote(k.Value), values[at].Line)
 		case ok:
 			values[at] = item
-			d.noteUnbuilt(d.src, v.Type(), k, item)
 		}
 	}
 	for i := range r.fields {

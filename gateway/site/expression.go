@@ -84,6 +84,7 @@ func (l *loader) expression(path string, n *names, scope gateway.Scope, e *gatew
 	}
 	if len(faults) == 0 {
 		l.checkIncrease(path, n, e.Text)
+		l.checkMoment(path, n, used, e.Text)
 		if !n.checked {
 			n.written = append(n.written, written{path, e.Text, scope, want, used})
 		}
@@ -160,6 +161,24 @@ func (l *loader) checkIncrease(path string, n *names, text string) {
 		if point := n.points[match[1]]; point != nil && point.Kind == "counter" && point.WrapsAt == nil {
 			l.warn(path, "write wraps_at: <the raw value that follows its highest>", "counter %s has no wraps_at: when it starts again at 0, an increase is missed", match[1])
 		}
+	}
+}
+
+var historyCall = regexp.MustCompile(`\b(changed|increase|since|rate|delta|average)\s*\(`)
+
+// checkMoment warns about a guard that needs a history, by itself or by what is
+// computed: it is judged by what is read at one moment.
+func (l *loader) checkMoment(path string, n *names, used []string, text string) {
+	if !strings.HasSuffix(path, ".guard") {
+		return
+	}
+	for _, name := range used {
+		if c := n.computed[name]; c != nil {
+			text += " " + c.Value.Text
+		}
+	}
+	if match := historyCall.FindStringSubmatch(text); match != nil {
+		l.warn(path, "let the guard look at a point of the device", "a guard is judged by what is read at the moment of writing: %s knows nothing of before", match[1])
 	}
 }
 

@@ -71,7 +71,6 @@ func newLoader(path string, content []byte, o Options) *loader {
 		file:     &source{name: path, content: content},
 		profiles: map[string]*profile{},
 		origins:  map[string]*origin{},
-		unbuilt:  map[string]Diagnostic{},
 		bad:      map[place]bool{},
 		said:     map[subject]bool{},
 	}
@@ -104,10 +103,9 @@ type loader struct {
 	diagnostics Diagnostics
 	errors      int
 	warnings    int
-	failures    int                   // of reading, told or not
-	bad         map[place]bool        // lines and columns with an error of reading
-	said        map[subject]bool      // what findings were about
-	unbuilt     map[string]Diagnostic // first use of each
+	failures    int              // of reading, told or not
+	bad         map[place]bool   // lines and columns with an error of reading
+	said        map[subject]bool // what findings were about
 }
 
 // subject is what a finding is about: a place and a key that may be missing
@@ -236,9 +234,6 @@ func (l *loader) finish() Diagnostics {
 		files[i] = s.name
 	}
 	diagnostics := l.diagnostics
-	for _, d := range l.unbuilt {
-		diagnostics = append(diagnostics, d)
-	}
 	diagnostics.sort(files)
 	more := func(severity gateway.Severity) {
 		diagnostics = append(diagnostics, Diagnostic{

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -27,16 +25,9 @@ func plantWith(t *testing.T, edits ...string) string {
 	return text
 }
 
-// parse loads a site and leaves out what is said about keys that are not built.
-func parse(t *testing.T, path, text string, o Options) (*gateway.Site, Diagnostics) {
-	t.Helper()
-	site, diagnostics := Parse(path, []byte(text), o)
-	return site, slices.DeleteFunc(diagnostics, func(d Diagnostic) bool { return strings.Contains(d.Text, "not built yet") })
-}
-
 func loadQuietly(t *testing.T, text string) *gateway.Site {
 	t.Helper()
-	site, diagnostics := parse(t, "plant.yaml", text, Options{})
+	site, diagnostics := Parse("plant.yaml", []byte(text), Options{})
 	if site == nil || len(diagnostics) > 0 {
 		t.Fatalf("%v", diagnostics)
 	}
@@ -59,7 +50,7 @@ func TestProfileComesFromAFileOrIsBuiltIn(t *testing.T) {
 	}
 	text := plantWith(t, "devices:\n", "  meter: meter.yaml\n  spare: builtin:spare-meter\ndevices:\n  - { name: m1, profile: meter, bus: pump-skid, unit: 7 }\n  - { name: m2, profile: spare, bus: pump-skid, unit: 8 }\n")
 	o := Options{Builtin: fstest.MapFS{"spare-meter.yaml": {Data: []byte(meterProfile)}}}
-	site, diagnostics := parse(t, filepath.Join(dir, "plant.yaml"), text, o)
+	site, diagnostics := Parse(filepath.Join(dir, "plant.yaml"), []byte(text), o)
 	if len(diagnostics) > 0 {
 		t.Fatal(diagnostics)
 	}
@@ -78,7 +69,7 @@ func TestMistakeInAProfileFileIsMarkedThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := plantWith(t, "devices:\n", "  meter: meter.yaml\ndevices:\n  - { name: m1, profile: meter, bus: pump-skid, unit: 7 }\n")
-	_, diagnostics := parse(t, filepath.Join(dir, "plant.yaml"), text, Options{})
+	_, diagnostics := Parse(filepath.Join(dir, "plant.yaml"), []byte(text), Options{})
 	want := file + `:7:3: error: "energy" can be written without limits
       energy: { at: 73, type: float32, access: rw }
       ^^^^^^
@@ -129,11 +120,11 @@ func TestVariablesFillNodes(t *testing.T) {
 	if a, b := site.Devices[0].Points[0], site.Devices[1].Points[0]; a.Node != `s="P1"."T"` || b.Node != `s="X"."T"` || a.Label != "T of P1" {
 		t.Errorf("%q %q %q", a.Node, b.Node, a.Label)
 	}
-	_, diagnostics := parse(t, "plant.yaml", strings.Replace(text, "vars: { db: X }, ", "", 1), Options{})
+	_, diagnostics := Parse("plant.yaml", []byte(strings.Replace(text, "vars: { db: X }, ", "", 1)), Options{})
 	if diagnostics.Errors() != 1 || !strings.Contains(diagnostics[0].Text, "has {db}, and vars does not") {
 		t.Errorf("%v", diagnostics)
 	}
-	_, diagnostics = parse(t, "plant.yaml", strings.Replace(text, "{db}", "{dv}", 1), Options{})
+	_, diagnostics = Parse("plant.yaml", []byte(strings.Replace(text, "{db}", "{dv}", 1)), Options{})
 	if diagnostics.Errors() == 0 || !strings.Contains(diagnostics[0].Text, "has {dv}, and vars does not") {
 		t.Errorf("%v", diagnostics)
 	}
@@ -148,7 +139,7 @@ func TestDroppedPointTakesAwayWhatNeedsIt(t *testing.T) {
       low: { when: frequency < 49 }
       high: { when: voltage_l1 > 250 }
 `)
-	site, diagnostics := parse(t, "plant.yaml", text, Options{})
+	site, diagnostics := Parse("plant.yaml", []byte(text), Options{})
 	d := site.Devices[1]
 	if len(d.Computed) != 0 || len(d.Events) != 1 || d.Events[0].ID != "high" || len(d.Profile.Events) != 2 {
 		t.Errorf("%+v", d)
@@ -201,7 +192,7 @@ devices:
 
 func TestManyWarningsRefuseNothing(t *testing.T) {
 	text := plantWith(t, "      voltage_l1:", strings.Repeat(" ", 6)+strings.Join(wordy(700), "\n      ")+"\n      voltage_l1:")
-	site, diagnostics := parse(t, "plant.yaml", text, Options{})
+	site, diagnostics := Parse("plant.yaml", []byte(text), Options{})
 	if site == nil || len(diagnostics) != maxDiagnostics+1 {
 		t.Errorf("%d diagnostics, site %v", len(diagnostics), site != nil)
 	}
@@ -214,28 +205,4 @@ func wordy(n int) []string {
 		points[i] = fmt.Sprintf("p%d: { at: 30001, type: float32, min: 0, max: 1 }", i)
 	}
 	return points
-}
-
-func TestAKeyThatIsNotBuiltIsSaidOnce(t *testing.T) {
-	unbuilt["Definition.kind"] = []string{"value"} // as if it were
-	defer delete(unbuilt, "Definition.kind")
-	_, diagnostics := Parse("plant.yaml", []byte(plantWith(t, "unit: V,", "kind: counter,", "unit: W,", "kind: counter,")), Options{})
-	if len(diagnostics) != 1 || diagnostics[0].Line != 18 || diagnostics[0].Severity != gateway.Warning || diagnostics[0].Text != "kind: counter is not built yet and has no effect" {
-		t.Errorf("%v", diagnostics)
-	}
-}
-
-func TestUnbuiltKeysAreKeysOfTheLanguage(t *testing.T) {
-	known := map[string]bool{}
-	for _, r := range []any{gateway.Identity{}, gateway.Cloud{}, gateway.BufferSettings{}, gateway.Local{}, gateway.Bus{}, gateway.Profile{}, gateway.Definition{}, Placement{}} {
-		t := reflect.TypeOf(r)
-		for _, name := range recordOf(t).names {
-			known[t.Name()+"."+name] = true
-		}
-	}
-	for key := range unbuilt {
-		if !known[key] {
-			t.Errorf("%s is no key", key)
-		}
-	}
 }

@@ -16,7 +16,7 @@
 //	GET  /api/points[?device=NAME]           []PointsOf: the points of each device with their latest samples
 //	GET  /api/stream[?points=1]              server-sent events: what changes, see Server.stream
 //	GET  /api/trend?device=NAME&point=NAME   Trend: the last local.history, thinned to lows and highs
-//	GET  /api/raw?device=NAME&point=NAME     Raw: what the device sent for a point last
+//	GET  /api/raw?point=DEVICE/POINT&…       Raw: what the devices sent for up to 200 points last
 //	GET  /api/history                        Depths: how full the buffer was
 //	GET  /api/events                         []Event: the last ones, oldest first
 //	GET  /api/site                           the site file without secrets, and its findings
@@ -28,7 +28,7 @@
 //	POST /api/write                          {"device", "point", "value"}, the value as text → Written; on the page only with local.write_test
 //	POST /api/read                           {"device", "point"}: one reading out of turn, on the control socket
 //	GET  /api/locks                          []gateway.Lock: who has locked what
-//	POST /api/lock · /api/unlock             {"device"}, or {} for all, on the control socket
+//	POST /api/lock · /api/unlock             {"device", "user", "reason"}, without device for all, on the control socket
 //	POST /api/buffer/quarantine/{number}/retry · …/drop      only on the control socket
 //
 // cmd adds what it knows with Server.Handle (page and socket) and

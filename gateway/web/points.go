@@ -1,6 +1,7 @@
 package web
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -42,13 +43,20 @@ func (s *Server) points(r *http.Request) (any, error) {
 	return out, nil
 }
 
-// Raw is what a device sent for a point.
+// Raw is what devices sent for points.
 type Raw struct {
-	Raw string `json:"raw"` // "" where that is not known
+	Raw []string `json:"raw"` // "" where that is not known
 }
 
+// mostRaw is more points than a screen shows.
+const mostRaw = 200
+
 func (s *Server) raw(r *http.Request) (any, error) {
-	return Raw{s.Gateway.Raw(r.Context(), r.URL.Query().Get("device"), r.URL.Query().Get("point"))}, nil
+	points := r.URL.Query()["point"]
+	if len(points) > mostRaw {
+		return nil, &Error{http.StatusBadRequest, fmt.Sprintf("%d points at once are too many: ask for %d at most", len(points), mostRaw)}
+	}
+	return Raw{s.Gateway.Raw(r.Context(), points)}, nil
 }
 
 func pointsOf(d *gateway.DeviceSnapshot) PointsOf {

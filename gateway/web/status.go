@@ -19,6 +19,8 @@ type Status struct {
 	Devices []Device  `json:"devices"`
 	Cloud   []Cloud   `json:"cloud"`
 	Buffer  Buffer    `json:"buffer"`
+
+	Locks []gateway.Lock `json:"locks"` // that people have set
 }
 
 // Bus is one bus.
@@ -91,6 +93,7 @@ func (s *Server) statusOf(snap *gateway.Snapshot) Status {
 	out := Status{
 		Site: s.Site.Name, Version: s.Version, Writes: s.Site.Writes, Time: snap.Time.UTC(), Started: snap.Started.UTC(),
 		Buses: []Bus{}, Devices: []Device{}, Cloud: s.cloudOf(snap), Buffer: s.bufferOf(snap),
+		Locks: append([]gateway.Lock{}, s.Gateway.Locks()...),
 	}
 	for _, b := range snap.Buses {
 		bus := busOf(b)

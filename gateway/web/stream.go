@@ -21,7 +21,7 @@ const (
 // is made of and "tick" once a second. With ?points=1 it has the points, too.
 //
 //	hello  {"status": Status, "write_test": bool, "points": [{"device", "name", "label", "unit", "access", …}]}
-//	tick   {"time": ms, "buses"?, "devices"?, "cloud"?, "buffer"?, "points": [[index, value, quality, reason]], "times": [[from, to, ms]]}
+//	tick   {"time": ms, "buses"?, "devices"?, "cloud"?, "buffer"?, "locks"?, "points": [[index, value, quality, reason]], "times": [[from, to, ms]]}
 //
 // The sections of a Status are there when something in them changed, points
 // when their value or quality did; times are the times of samples, for runs of
@@ -155,7 +155,7 @@ func (f *feed) tick(ctx context.Context) error {
 	for _, section := range []struct {
 		name  string
 		value any
-	}{{"buses", status.Buses}, {"devices", status.Devices}, {"cloud", status.Cloud}, {"buffer", status.Buffer}} {
+	}{{"buses", status.Buses}, {"devices", status.Devices}, {"cloud", status.Cloud}, {"buffer", status.Buffer}, {"locks", status.Locks}} {
 		body, err := json.Marshal(section.value)
 		if err != nil {
 			return err

@@ -52,11 +52,12 @@ func (e *events) next(name string) string {
 }
 
 type tick struct {
-	Time    int64      `json:"time"`
-	Buses   []Bus      `json:"buses"`
-	Devices []Device   `json:"devices"`
-	Cloud   []Cloud    `json:"cloud"`
-	Buffer  *Buffer    `json:"buffer"`
+	Time    int64    `json:"time"`
+	Buses   []Bus    `json:"buses"`
+	Devices []Device `json:"devices"`
+	Cloud   []Cloud  `json:"cloud"`
+	Buffer  *Buffer  `json:"buffer"`
+	Locks   []gateway.Lock
 	Points  [][]any    `json:"points"`
 	Times   [][3]int64 `json:"times"`
 }
@@ -79,6 +80,17 @@ func TestStreamSendsWhatChanged(t *testing.T) {
 	}
 	if first.Points[2][1] != "***" {
 		t.Errorf("the secret shows: %v", first.Points)
+	}
+	if err := r.Gateway.Lock(gateway.ByPage, "press", "belt off"); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); ; {
+		if l := decode[tick](t, e.next("tick")).Locks; len(l) == 1 && l[0].Device == "press" && l[0].Reason == "belt off" && l[0].Who == gateway.ByPage {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the lock does not show")
+		}
 	}
 	r.field.fail(errors.New(`it said "no"`))
 	for deadline := time.Now().Add(5 * time.Second); ; {

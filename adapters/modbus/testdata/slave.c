@@ -94,6 +94,8 @@ static void tell(const modbus_mapping_t *map, const uint8_t *pdu)
 		return;
 	if (pdu[0] == 15 || pdu[0] == 16)
 		count = pdu[3] << 8 | pdu[4];
+	if (at + count > (coil ? map->nb_bits : map->nb_registers))
+		return; /* refused */
 	printf("%s %d", coil ? "coil" : "holding", at);
 	for (int i = at; i < at + count; i++)
 		printf(" %04x", coil ? map->tab_bits[i] : map->tab_registers[i]);

@@ -41,6 +41,7 @@ function App() {
   return html`<div class=${s.phase === 'lost' ? 'frame stale' : 'frame'}>
     <${Header} s=${s} path=${at.path} />
     ${s.phase === 'lost' && html`<p class="lost" role="alert"><${Shape} of="bad" /> The gateway has not answered for ${ago(Date.now(), s.lostAt)}. What you see is its last word.</p>`}
+    <${Locks} of=${s.status.locks} />
     <main><${Screen} s=${s} query=${at.query} /></main>
     <nav class="bar" aria-label="Screens">${screens.map(([path, name]) => html`<a href=${'#/' + path} aria-current=${path === at.path ? 'page' : null}><${Icon} of=${path} />${name}</a>`)}</nav>
   </div>`;
@@ -58,6 +59,13 @@ function Header({ s, path }) {
     <a class=${'verdict ' + state} href="#/" id="verdict"><${Shape} of=${state} /><span>${text}</span></a>
     <time class="clock">${clock(now())}</time>
   </header>`;
+}
+
+// Locks say on every screen that nothing is written, since when, by whom and why.
+function Locks({ of }) {
+  return of.map((l) => html`<p class="locked" role="status" key=${l.device} data-lock=${l.device || 'all'}><${Shape} of="warn" says="locked" />
+    <span><b>${l.device ? `${l.device} is locked` : 'The field is locked'}</b>: nothing is written to ${l.device ? 'it' : 'any device'}${l.reason ? html` – <em>${l.reason}</em>` : ''}
+    <small>since ${clock(l.since, true)}, by ${l.who}. “sluice unlock${l.device ? ' ' + l.device : ''}” ends it.</small></span></p>`);
 }
 
 function Boot({ phase }) {

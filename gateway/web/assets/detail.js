@@ -1,6 +1,6 @@
 // One point: its value, its trend, where it is, and the write test.
 import { html, useState, useEffect, useRef, Shape, api, clock, span, Loading } from './ui.js';
-import { now, watch, pointState } from './store.js';
+import { now, watch, pointState, useRaw } from './store.js';
 import { Plot } from './plot.js';
 
 export function Detail({ s, p, close }) {
@@ -27,15 +27,8 @@ const fact = (name, value) => value && html`<div><dt>${name}</dt><dd>${value}</d
 
 // Raw is what the device sent, where its adapter can tell.
 function Raw({ p }) {
-  const [raw, set] = useState(null);
-  useEffect(() => {
-    let gone = false;
-    const ask = () => api(`/api/raw?device=${encodeURIComponent(p.device)}&point=${encodeURIComponent(p.name)}`).then((r) => gone || set(r.raw), () => gone || set(null));
-    ask();
-    const timer = setInterval(ask, 2000);
-    return () => { gone = true; clearInterval(timer); };
-  }, []);
-  return fact('Raw', raw && html`<code>${raw}</code>`);
+  const raw = useRaw([p]);
+  return fact('Raw', raw[p.index] && html`<code>${raw[p.index]}</code>`);
 }
 
 function TrendOf({ p }) {

@@ -92,7 +92,7 @@ function hello(m) {
 function tick(m) {
   state.time = m.time;
   state.behind = m.time - Date.now();
-  for (const section of ['buses', 'devices', 'cloud', 'buffer']) {
+  for (const section of ['buses', 'devices', 'cloud', 'buffer', 'locks']) {
     if (m[section]) state.status = { ...state.status, [section]: m[section] };
   }
   const { points } = state;
@@ -107,6 +107,22 @@ function tick(m) {
   tell();
 }
 
+// useRaw is what devices sent for these points last, by the points' indexes.
+export function useRaw(points) {
+  const [raw, set] = useState({});
+  const names = points.map((p) => p.device + '/' + p.name).join();
+  useEffect(() => {
+    if (!points.length) return;
+    let gone = false;
+    const query = points.map((p) => 'point=' + encodeURIComponent(p.device + '/' + p.name)).join('&');
+    const ask = () => api('/api/raw?' + query).then((r) => gone || set(Object.fromEntries(points.map((p, i) => [p.index, r.raw[i]]))), () => {});
+    ask();
+    const timer = setInterval(() => document.hidden || ask(), 2000);
+    return () => { gone = true; clearInterval(timer); };
+  }, [names]);
+  return raw;
+}
+
 // A page that nobody sees asks for nothing.
 let away = 0;
 document.addEventListener('visibilitychange', () => {
@@ -114,6 +130,11 @@ document.addEventListener('visibilitychange', () => {
   if (document.hidden) away = setTimeout(close, 30000);
   else if (!source && state.phase !== 'login') connect();
 });
+
+// Nor one that the browser keeps for its back button: it would hold one of the
+// few connections that a browser opens to a server.
+addEventListener('pagehide', close);
+addEventListener('pageshow', (e) => e.persisted && connect());
 
 // trouble is what is wrong, worst first.
 export function trouble(s) {

@@ -9,6 +9,8 @@
 //   --limits N          OperationLimits: at most N operations in any request
 //   --counters N        N variables ns=1;s=counter0 … that all hold n, and
 //   --every MS          how often n rises by one (default 1000)
+//   --machine           a drive to write to: setpoint, remote, stubborn (which
+//                       keeps its value), guarded (which refuses) and Start(hz)
 //   --alarm             an alarm "too hot" of an object oven, on above 100
 //   --conformance       the address space for conformance testing
 //   --user NAME:WORD    a user, beside those with a certificate; anonymous sessions
@@ -25,6 +27,7 @@
 //   unsubscribe     deletes all subscriptions; sessions stay
 //   heat N          makes the oven N degrees hot
 //   remove ID       deletes a node
+//   writes          what was written to the machine, in order
 //   add ID          makes a node again: a variable that holds n
 "use strict";
 
@@ -35,7 +38,8 @@ const { parseArgs } = require("node:util");
 const { OPCUACertificateManager } = require("node-opcua-certificate-manager");
 const { MessageSecurityMode, SecurityPolicy } = require("node-opcua-secure-channel");
 const { OPCUAServer } = require("node-opcua-server");
-const { DataType } = require("node-opcua-variant");
+const { DataType, Variant } = require("node-opcua-variant");
+const { StatusCodes } = require("node-opcua-status-code");
 
 const { values: options } = parseArgs({
   options: {
@@ -46,6 +50,7 @@ const { values: options } = parseArgs({
     limits: { type: "string" },
     counters: { type: "string", default: "0" },
     every: { type: "string", default: "1000" },
+    machine: { type: "boolean", default: false },
     alarm: { type: "boolean", default: false },
     conformance: { type: "boolean", default: false },
     user: { type: "string" },
@@ -111,6 +116,40 @@ function addCounter(nodeId, name) {
   show(counter);
 }
 
+let writes = []; // to the machine
+
+// addMachine makes variables that note what is written to them, and a method.
+function addMachine() {
+  const space = server.engine.addressSpace;
+  const namespace = space.getOwnNamespace();
+  const held = { setpoint: 30, remote: true, stubborn: 1, guarded: 1, running: 0 };
+  const machine = namespace.addObject({ organizedBy: space.rootFolder.objects, browseName: "machine", nodeId: "s=machine" });
+  for (const [name, first] of Object.entries(held)) {
+    const dataType = typeof first === "boolean" ? "Boolean" : "Double";
+    namespace.addVariable({
+      componentOf: machine, browseName: name, nodeId: `s=${name}`, dataType, minimumSamplingInterval: 100,
+      value: {
+        get: () => new Variant({ dataType: DataType[dataType], value: held[name] }),
+        set: (variant) => {
+          writes.push(`${name}=${variant.value}`);
+          if (name === "guarded") return StatusCodes.BadOutOfRange;
+          if (name !== "stubborn") held[name] = variant.value;
+          return StatusCodes.Good;
+        },
+      },
+    });
+  }
+  const method = namespace.addMethod(machine, {
+    browseName: "Start", nodeId: "s=Start", inputArguments: [{ name: "hz", dataType: DataType.Float }], outputArguments: [],
+  });
+  method.bindMethod((inputs, _context, answer) => {
+    writes.push(`Start(${inputs[0].value})`);
+    if (inputs[0].value === 13) return answer(null, { statusCode: StatusCodes.BadInvalidState });
+    held.running = inputs[0].value;
+    answer(null, { statusCode: StatusCodes.Good, outputArguments: [] });
+  });
+}
+
 let heat = 20;
 let oven;
 
@@ -145,6 +184,9 @@ async function start(without) {
   if (options.conformance) {
     const { build_address_space_for_conformance_testing: build } = require("node-opcua-address-space-for-conformance-testing");
     await build(server.engine.addressSpace);
+  }
+  if (options.machine) {
+    addMachine();
   }
   if (options.alarm) {
     addOven();
@@ -205,6 +247,7 @@ const commands = {
     counters = counters.filter((counter) => counter !== node);
     server.engine.addressSpace.deleteNode(node);
   },
+  writes: () => ({ writes }),
   add: (nodeId) => addCounter(nodeId, nodeId.slice(2)),
 };
 
