@@ -26,6 +26,8 @@ type account struct {
 	off     bool              // with stream: what comes in goes to the history
 	ahead   gathering         // goes out before all that waits
 	written map[string]uint64 // attributes that were written: older values than this number are not sent
+	kept    bool              // written is on disk, or about to be
+	keeper  *keeper           // of written
 }
 
 // newAccount makes the lanes of a username, one for each kind of record.
@@ -33,7 +35,7 @@ func (g *Gateway) newAccount(c *Config, user string) *account {
 	cloud := &c.Site.Cloud
 	a := &account{
 		user: user, bucket: &bucket{pace: pace{interval: cloud.MinInterval}, backlog: cloud.BacklogInterval}, buffer: c.Buffer,
-		backlog: cloud.Backlog, all: cloud.History == "all", wake: make(chan struct{}, 1), written: make(map[string]uint64),
+		backlog: cloud.Backlog, all: cloud.History == "all", wake: make(chan struct{}, 1), written: make(map[string]uint64), keeper: g.keeper,
 	}
 	kinds := []RecordKind{ReportRecord, EventRecord, StreamRecord}
 	if identifier, ok := strings.CutPrefix(cloud.Backlog, stream+":"); ok {

@@ -114,6 +114,7 @@ func TestLatestSurvivesTheEnd(t *testing.T) {
 
 // TestStreamSendsTheCurrentValuesFirstAndTheHistoryWithItsTimes.
 func TestStreamSendsTheCurrentValuesFirstAndTheHistoryWithItsTimes(t *testing.T) {
+	t.Parallel()
 	for _, history := range []string{"reported", "all"} {
 		synctest.Test(t, func(t *testing.T) {
 			const away, back = 10*time.Minute + 500*time.Millisecond, 40*time.Minute + 500*time.Millisecond
@@ -202,4 +203,44 @@ func TestAReplayNeverWalksASetpointBack(t *testing.T) {
 			t.Errorf("%d left out, remembered are %v", r.Stats.LeftOut.Load(), r.accounts["u"].written)
 		}
 	})
+}
+
+// TestAReplayNeverWalksASetpointBackAfterARestart either: the program ends in the
+// middle of the outage. The control, where what was written is forgotten, must
+// walk it back.
+func TestAReplayNeverWalksASetpointBackAfterARestart(t *testing.T) {
+	for _, forgotten := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			path := newBuffer(t)
+			p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > 20*time.Minute }}
+			cloud := Cloud{Backlog: replay, MinInterval: time.Second, BacklogInterval: time.Second}
+			r := newRig(t, path, cloud, p)
+			at := func(n, setpoint int) Record {
+				return Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"n", IntValue(int64(n))}, {"setpoint", IntValue(int64(setpoint))}}}
+			}
+			r.play(t, 10*time.Minute, func() {
+				for i := range 100 {
+					r.storeFor("u", at(i, 20))
+					time.Sleep(time.Second)
+				}
+				r.readBack(&Device{User: "u"}, Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"setpoint", IntValue(50)}}})
+				time.Sleep(time.Second)
+				r.storeFor("u", at(100, 50))
+			})
+			if forgotten {
+				r.store.Put(ruleBucket, "written:u", nil)
+			}
+			r.close(t)
+			r = newRig(t, path, cloud, p)
+			defer r.close(t)
+			r.play(t, 30*time.Minute, func() {})
+			all := strings.Join(p.got, "\n")
+			if strings.Contains(all, "setpoint=20") != forgotten || !strings.Contains(p.got[len(p.got)-1], "setpoint=50") || !strings.Contains(all, " n=99") {
+				t.Errorf("forgotten: %v, got:\n%s", forgotten, all)
+			}
+			if state, err := r.store.Get(ruleBucket, "written:u"); state != nil || err != nil || len(r.accounts["u"].written) > 0 {
+				t.Errorf("still kept: %s, %v, %v", state, err, r.accounts["u"].written)
+			}
+		})
+	}
 }

@@ -11,6 +11,7 @@ import (
 // while reports are made, they go out in order, with their true times, and none
 // is dropped. The control shows what the clock alone would have said.
 func TestTimesAreMendedOnceTheClockIsRight(t *testing.T) {
+	t.Parallel()
 	const day = 24 * time.Hour
 	for name, steps := range map[string][3]time.Duration{ // how wrong the clock is, in each of three hours
 		"a day back":                {0, -day, 0},

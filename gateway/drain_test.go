@@ -9,6 +9,7 @@ import (
 // TestTheTimeToDrainIsAFigure: ten minutes into an outage of an hour the lane
 // grows; when it drains, the figure is right within a fifth.
 func TestTheTimeToDrainIsAFigure(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > time.Hour }}
 		r := newRig(t, newBuffer(t), Cloud{Backlog: replay, MinInterval: time.Second, BacklogInterval: time.Second}, p)

@@ -190,6 +190,7 @@ func TestARecordThatIsNeverAnsweredIsPutAsideOnlyWhenOthersAre(t *testing.T) {
 
 // TestNothingIsPutAsideWhileThePlatformIsSilent for an hour.
 func TestNothingIsPutAsideWhileThePlatformIsSilent(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := &platform{refuse: func(elapsed time.Duration, r Record) error {
 			if elapsed < time.Hour {

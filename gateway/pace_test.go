@@ -10,6 +10,7 @@ import (
 type ignorant struct {
 	limit  func(elapsed time.Duration) time.Duration
 	stored time.Duration
+	forget bool // the control: what is learnt of a rejection is lost
 }
 
 // play sends as the pace says, for a time, and gives the times of the
@@ -24,6 +25,9 @@ func (p *ignorant) play(start pace, duration time.Duration) (rejected, stored []
 		if at-p.stored < p.limit(at) {
 			rejected = append(rejected, at)
 			pace.tooFast(now, probe)
+			if p.forget {
+				pace = start
+			}
 			at += pace.now()
 			continue
 		}
@@ -69,6 +73,11 @@ func TestPaceFindsTheLimit(t *testing.T) {
 	if n := between(stored, 7*time.Hour, 8*time.Hour); n < 3600*90/100 {
 		t.Errorf("three hours after the limit has gone back to 1 s: %d messages an hour", n)
 	}
+	control := &ignorant{limit: p.limit, forget: true}
+	rejected, _ = control.play(pace{interval: time.Second}, 2*time.Hour)
+	if n := between(rejected, time.Hour, time.Hour+9*time.Minute); n <= 3 {
+		t.Errorf("the control, which learns nothing, has %d rejections after the change", n)
+	}
 }
 
 // TestPaceOfAPlatformThatNeverStores stays bounded.
@@ -77,5 +86,10 @@ func TestPaceOfAPlatformThatNeverStores(t *testing.T) {
 	rejected, _ := p.play(pace{interval: time.Second}, 2*time.Hour)
 	if n := between(rejected, time.Hour, 2*time.Hour); n != 60 {
 		t.Errorf("%d tries an hour", n)
+	}
+	p.forget = true
+	rejected, _ = p.play(pace{interval: time.Second}, 2*time.Hour)
+	if n := between(rejected, time.Hour, 2*time.Hour); n != 3600 {
+		t.Errorf("the control, which learns nothing: %d tries an hour", n)
 	}
 }

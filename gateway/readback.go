@@ -1,6 +1,11 @@
 package gateway
 
-import "sluice/buffer"
+import (
+	"encoding/json"
+	"maps"
+
+	"sluice/buffer"
+)
 
 // readBack reports what a device holds after a write: at once, ahead of all that
 // waits, and again behind it, so that the last word is right. Older values of
@@ -20,7 +25,39 @@ func (g *Gateway) readBack(d *Device, r Record) {
 	if behind {
 		a.ahead.add(&r)
 		wake(a.wake)
+		a.keepWritten()
 	}
+}
+
+// writtenKey is where written is kept beside the states of devices: no device
+// has a name with a colon.
+func (a *account) writtenKey() string { return "written:" + a.user }
+
+// keepWritten keeps written for the next start. The caller holds the lock.
+func (a *account) keepWritten() {
+	var state []byte
+	if a.kept = len(a.written) > 0; a.kept {
+		state, _ = json.Marshal(a.written)
+	}
+	a.keeper.keep(a.writtenKey(), state)
+}
+
+// loadWritten finds what was written when the program ended in the middle of a
+// backlog.
+func (a *account) loadWritten() error {
+	state, err := a.buffer.Get(ruleBucket, a.writtenKey())
+	if err != nil || state == nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.kept = true
+	older := map[string]uint64{}
+	err = json.Unmarshal(state, &older)
+	for name, seq := range older {
+		a.written[name] = max(seq, a.written[name])
+	}
+	return err
 }
 
 // strip leaves out of records what was written since they were made.
@@ -48,9 +85,9 @@ func (a *account) strip(records []Record, stored []buffer.Record) (left int) {
 func (a *account) passed(upTo uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for name, seq := range a.written {
-		if seq <= upTo {
-			delete(a.written, name)
-		}
+	before := len(a.written)
+	maps.DeleteFunc(a.written, func(_ string, seq uint64) bool { return seq <= upTo })
+	if a.kept && len(a.written) < before {
+		a.keepWritten()
 	}
 }

@@ -86,11 +86,16 @@ func (l *lane) run(ctx context.Context) {
 
 // begin goes on where the program has ended.
 func (l *lane) begin() {
-	switch {
-	case l.kind != ReportRecord:
-	case l.account.backlog == latest:
+	if l.kind != ReportRecord {
+		return
+	}
+	if err := l.account.loadWritten(); err != nil {
+		l.log.Error("what was written in the backlog is lost: a setpoint may be replayed", "lane", l.name, "error", err)
+	}
+	switch l.account.backlog {
+	case latest:
 		l.loadHeld()
-	case l.account.backlog == stream:
+	case stream:
 		l.account.divert(l)
 	}
 }

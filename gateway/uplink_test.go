@@ -72,7 +72,7 @@ func newTestLane(p Uplink, store *buffer.Buffer, kind RecordKind, interval, back
 // the lane and what is left in its buffer.
 func uplinked(t *testing.T, p *platform, interval, backlog, duration time.Duration, feed func(report func(name string, value int))) (*lane, int) {
 	t.Helper()
-	store, err := buffer.Open(filepath.Join(t.TempDir(), "buffer.db"), buffer.Options{})
+	store, err := buffer.Open(filepath.Join(t.TempDir(), "buffer.db"), buffer.Options{Flush: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,6 +136,7 @@ func TestNoPaceMeansNoMerging(t *testing.T) {
 // one message a second, is caught up with in at most as long as it lasted,
 // since a slot holds two intervals while older records wait.
 func TestEveryBacklogEnds(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const hour = time.Hour
 		p := &platform{online: func(elapsed time.Duration) bool { return elapsed > hour }}
@@ -158,42 +159,71 @@ func TestEveryBacklogEnds(t *testing.T) {
 	})
 }
 
+// TestARefusedReportGoesToQuarantineAndTheRestFlows. The control: a refusal that
+// isn't told as one blocks the lane.
 func TestARefusedReportGoesToQuarantineAndTheRestFlows(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := &platform{refuse: func(_ time.Duration, r Record) error {
-			for _, a := range r.Values {
-				if a.Name == "p" && a.Value.Int() == 3 {
-					return &Refusal{Code: 400, Reason: "no such attribute"}
+	for _, told := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			tries := 0
+			p := &platform{refuse: func(_ time.Duration, r Record) error {
+				for _, a := range r.Values {
+					if a.Name == "p" && a.Value.Int() == 3 {
+						if tries++; told {
+							return &Refusal{Code: 400, Reason: "no such attribute"}
+						}
+						return errors.New("something else")
+					}
 				}
+				return nil
+			}}
+			l, left := uplinked(t, p, 0, 0, time.Minute, each(6, 100*time.Millisecond))
+			got := strings.Join(p.got, ",")
+			if !told {
+				if l.stats.Quarantined.Load() != 0 || left != 3 || strings.Contains(got, "p=5") {
+					t.Errorf("the control: got %s, %d left", got, left)
+				}
+				return
 			}
-			return nil
-		}}
-		l, left := uplinked(t, p, 0, 0, time.Minute, each(6, 100*time.Millisecond))
-		if got := strings.Join(p.got, ","); strings.Contains(got, "p=3") || !strings.Contains(got, "p=5") || len(p.got) != 5 {
-			t.Errorf("got %s", got)
-		}
-		if l.stats.Quarantined.Load() != 1 || left != 0 {
-			t.Errorf("%d in quarantine, %d left", l.stats.Quarantined.Load(), left)
-		}
-	})
+			if strings.Contains(got, "p=3") || !strings.Contains(got, "p=5") || len(p.got) != 5 {
+				t.Errorf("got %s", got)
+			}
+			if l.stats.Quarantined.Load() != 1 || left != 0 || tries != refusals {
+				t.Errorf("%d in quarantine after %d tries, %d left", l.stats.Quarantined.Load(), tries, left)
+			}
+		})
+	}
 }
 
+// TestTooFastSlowsDown: the platform's limit goes from 1 s to 5 s and back, while
+// there is a report each second. A rejection keeps its report.
 func TestTooFastSlowsDown(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var last time.Duration = -time.Hour
+		const change, back = 20 * time.Minute, 110 * time.Minute
+		last := -time.Hour
+		var rejected, stored []time.Duration
 		p := &platform{refuse: func(elapsed time.Duration, _ Record) error {
-			if elapsed-last < 4*time.Second {
+			limit := time.Second
+			if elapsed >= change && elapsed < back {
+				limit = 5 * time.Second
+			}
+			if elapsed-last < limit {
+				rejected = append(rejected, elapsed)
 				return ErrTooFast
 			}
 			last = elapsed
+			stored = append(stored, elapsed)
 			return nil
 		}}
-		l, _ := uplinked(t, p, time.Second, time.Second, 10*time.Minute, each(590, time.Second))
-		if n := len(p.got); n < 80 {
-			t.Errorf("%d messages in 10 minutes where 150 are allowed", n)
+		l, left := uplinked(t, p, time.Second, time.Second, 2*time.Hour, each(7200, time.Second))
+		before, settling := between(rejected, 0, change), between(rejected, change, change+9*time.Minute)
+		settled, sent := between(rejected, change+30*time.Minute, back), between(stored, change+30*time.Minute, back)
+		t.Logf("after the change %d rejections, later %d in %d messages; %d reports are left", settling, settled, sent, left)
+		if allowed := int(time.Hour / (5 * time.Second)); before > 0 || settling > 3 || settled*100 > sent || sent*100 < allowed*90 {
+			t.Errorf("%d rejections before the change, %d after it, then %d in %d messages where %d are allowed", before, settling, settled, sent, allowed)
 		}
-		if sum := l.stats.Merged.Load() + l.stats.Confirmed.Load(); sum < 570 {
-			t.Errorf("%d of 590 reports went out", sum)
+		if sum := int(l.stats.Merged.Load()+l.stats.Confirmed.Load()) + left; sum != 7200 {
+			t.Errorf("%d of 7200 reports went out or are left", sum)
 		}
 	})
 }

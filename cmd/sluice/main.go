@@ -26,6 +26,7 @@ func main() {
 	// CPU time, of which a running gateway needs little since it hardly
 	// allocates, for memory, of which an industrial PC has little.
 	debug.SetGCPercent(50)
+	dropStartPages() // what the tables of all packages took to set up
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// After the first signal the next one ends the program at once.
 	context.AfterFunc(ctx, stop)

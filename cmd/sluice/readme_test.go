@@ -15,17 +15,17 @@ import (
 // shown elsewhere are the README's commands that another test runs, or .ci/run.
 var shownElsewhere = map[string]string{
 	"sluice demo": "TestDemo",
-	"sluice run --site /etc/sluice/site.yaml":                           "TestRunBringsRegistersToTheCloud",
-	"sluice buffer status --site /etc/sluice/site.yaml":                 "TestBufferCommands",
-	"sluice status --site /etc/sluice/site.yaml":                        "TestStatusOfARunningGateway",
-	"sluice check --trace lastweek.csv site.yaml":                       "TestTraceSaysWhatWouldHaveBeenReported",
-	"sluice trace rs485-1 --site /etc/sluice/site.yaml":                 "TestTraceOfABus",
-	"sluice read press-3 setpoint --site /etc/sluice/site.yaml":         "TestTheCloudWritesToTheField",
-	"sluice write press-3 setpoint 35 --site /etc/sluice/site.yaml":     "TestTheCloudWritesToTheField",
-	"sluice lock --site /etc/sluice/site.yaml":                          "TestTheCloudWritesToTheField",
-	"sluice audit --since 24h --json --site /etc/sluice/site.yaml":      "TestTheCloudWritesToTheField",
-	"sluice bench modbus --devices 100":                                 "TestBenchModbus",
-	"sluice browse press3 /Objects --site /etc/sluice/site.yaml --yaml": "TestBrowse",
+	"sluice run --site /etc/sluice/site.yaml":                               "TestRunBringsRegistersToTheCloud",
+	"sluice buffer status --site /etc/sluice/site.yaml":                     "TestBufferCommands",
+	"sluice status --site /etc/sluice/site.yaml":                            "TestStatusOfARunningGateway",
+	"sluice check --trace lastweek.csv site.yaml":                           "TestTraceSaysWhatWouldHaveBeenReported",
+	"sluice trace rs485-1 --site /etc/sluice/site.yaml":                     "TestTraceOfABus",
+	"sluice read press-3 setpoint --site /etc/sluice/site.yaml":             "TestTheCloudWritesToTheField",
+	"sluice write press-3 setpoint 35 --site /etc/sluice/site.yaml":         "TestTheCloudWritesToTheField",
+	`sluice lock --reason "cabinet 3 is open" --site /etc/sluice/site.yaml`: "TestTheCloudWritesToTheField",
+	"sluice audit --since 24h --json --site /etc/sluice/site.yaml":          "TestTheCloudWritesToTheField",
+	"sluice bench modbus --devices 100":                                     "TestBenchModbus",
+	"sluice browse press3 /Objects --site /etc/sluice/site.yaml --yaml":     "TestBrowse",
 }
 
 // TestREADME: every command in the README works, and its site file loads.

@@ -9,10 +9,10 @@
 // an unanswered request the line stays silent until its time is over; what comes late, or twice, is dropped before each
 // request, which needs a silence of 3.5 characters first. Then, before a request that an unanswered one could be taken for, the unit has
 // to answer a throw-away read of another size or function: units and lines answer in order, so nothing older can follow. Do
-// makes it by itself; prefers what the unit has answered before; and returns a timeout where it is not answered. What is
-// not guaranteed: a path that changes the order of replies, a second copy that comes later than the silence, a reply later
-// than 30 s, one that is late and shorter than was asked as well, a frame forged or damaged with a good checksum, or one to
-// another master on the same line. None of these can be told from the truth.
+// makes it by itself, also where the late answer would fit only because it is shorter than was asked; prefers what the unit has
+// answered before; and returns a timeout where it is not answered. What is not guaranteed: a path that changes the order of
+// replies, a second copy that comes later than the silence, a reply later than 30 s, a frame forged or damaged with a good
+// checksum, or one to another master on the same line. None of these can be told from the truth.
 //
 // DoWindow has several requests in flight, matched by transaction id. A stream whose answers are cut ends: the bytes behind an
 // answer must begin like one, and none may have the header of another one in it. Not guaranteed there: an answer with the
@@ -21,6 +21,8 @@
 // its time and no more; only a port where nobody listens is broken. What a network does twice, such as a write, is done twice.
 //
 // A Tap sees what is sent and received, with what was wrong with it and what nobody waited for.
+//
+// On Linux a request on TCP is two system calls, one that sends and one that reads what has come, and its share of one that waits.
 //
 // Measured on loopback with 125 registers a read and the server in the same process, on one and two cores: MBAP 15 and 18 us a request,
 // bare reading and writing 16 and 16, github.com/simonvetter/modbus 17 and 17 with 9 allocations; RTU over TCP without silence

@@ -68,10 +68,12 @@ func (c *Client) catchUp(ctx context.Context, r Request, u *unitState) error {
 	return &FrameError{r.Unit, "nothing sent, there may be answers to earlier requests on the way"}
 }
 
-// expects says whether a reply could be that to an unanswered request.
+// expects says whether a reply could be that to an unanswered request, also one with less data than that asked for.
 func (u *unitState) expects(req []byte) bool {
 	h := headOf(req)
-	return slices.ContainsFunc(u.stale, func(s unansweredHead) bool { return s.head == h })
+	return slices.ContainsFunc(u.stale, func(s unansweredHead) bool {
+		return s.head == h || s.head.counted() && h.counted() && s.head.b[0] == h.b[0] && s.head.b[1] > h.b[1]
+	})
 }
 
 func (c *Client) unit(id byte) *unitState {

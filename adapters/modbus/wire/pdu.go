@@ -137,6 +137,11 @@ func headOf(req []byte) (h head) {
 
 func (h *head) function() byte { return h.b[0] }
 
+// counted says whether the head ends with the byte count of data.
+func (h *head) counted() bool {
+	return h.function() <= FuncReadInputRegisters || h.function() == FuncReadWriteMultiple
+}
+
 // answers says whether a whole PDU is the answer to the request with this head: its data or an exception.
 func (h *head) answers(pdu []byte) bool {
 	if len(pdu) == 2 && pdu[0] == h.function()|0x80 {

@@ -70,6 +70,25 @@ func TestRTULateAnswerIsNotTheNextOne(t *testing.T) {
 	})
 }
 
+// A unit that has fewer registers than it is asked for may answer with those.
+func TestRTULateAndShortAnswerIsNotTheNextOne(t *testing.T) {
+	for _, before := range []uint16{0, 1, 4} { // what the unit has answered before, which the throw-away read prefers
+		inBubble(t, true, Options{}, func(t *testing.T, f *fakeUnit, c *Client) {
+			if before > 0 {
+				want(t, c, 1, 40, before, 0)
+			}
+			f.ask(1, script(f, func([]byte, byte) []piece {
+				short := append([]byte{3, 4}, values(1, 3, 10, 4, 1)...)
+				return []piece{{unitTimeout + 10*time.Millisecond, AppendRTU(nil, 1, short)}}
+			}))
+			wantError(t, c, 1, 10, 3, ErrTimeout)
+			f.ask(2, nil)
+			want(t, c, 1, 20, 2, 2)
+			want(t, c, 1, 20, 1, 2)
+		})
+	}
+}
+
 func TestRTUThrowAwayReadIsWhatTheUnitAnsweredBefore(t *testing.T) {
 	inBubble(t, true, Options{}, func(t *testing.T, f *fakeUnit, c *Client) {
 		want(t, c, 1, 40, 6, 0)
