@@ -53,8 +53,14 @@ func decodeAnswer(body []byte) (response ua.Response, err error) {
 	if b.err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", errUnreadable, made.Type().Elem().Name(), b.err)
 	}
-	response = made.Interface().(ua.Response)
-	if n, err := ua.Decode(content, response); err != nil {
+	var n int
+	if _, ok := empty.(*ua.PublishResponse); ok {
+		response, n, err = decodePublished(content)
+	} else {
+		response = made.Interface().(ua.Response)
+		n, err = ua.Decode(content, response)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
 	} else if n != len(content)-len(b.rest) {
 		return nil, fmt.Errorf("%w: %w", errUnreadable, errBroken)

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -345,4 +346,31 @@ func TestACertificateWithAnotherKey(t *testing.T) {
 	})
 	g := &gate{bus: gateway.Bus{Name: "plc", Type: "opcua", Endpoint: endpoint, Trust: "first-use", Timeout: time.Second}, dir: t.TempDir()}
 	g.refused(t, "no RSA key")
+}
+
+// What changed is decoded as the library decodes it.
+func TestPublishedIsWhatTheLibraryReads(t *testing.T) {
+	var changes []*ua.MonitoredItemNotification
+	for i, v := range []any{true, int64(-1), "text", []float32{1.5, 2.5}, ua.NewLocalizedText("a"), ua.NewExtensionObject(nil)} {
+		value := &ua.DataValue{Value: ua.MustVariant(v), SourceTimestamp: time.Now().UTC().Truncate(time.Microsecond), Status: ua.StatusUncertain}
+		value.UpdateMask()
+		changes = append(changes, &ua.MonitoredItemNotification{ClientHandle: uint32(i), Value: value})
+	}
+	body := message(t, &ua.PublishResponse{
+		ResponseHeader: header(), SubscriptionID: 7, AvailableSequenceNumbers: []uint32{1, 2}, MoreNotifications: true, Results: []ua.StatusCode{ua.StatusBad},
+		NotificationMessage: &ua.NotificationMessage{SequenceNumber: 3, PublishTime: time.Now(), NotificationData: []*ua.ExtensionObject{
+			ua.NewExtensionObject(&ua.EventNotificationList{Events: []*ua.EventFieldList{{ClientHandle: 1, EventFields: []*ua.Variant{ua.MustVariant("a")}}}}),
+			ua.NewExtensionObject(&ua.DataChangeNotification{MonitoredItems: changes}),
+			ua.NewExtensionObject(&ua.StatusChangeNotification{Status: ua.StatusBad, DiagnosticInfo: &ua.DiagnosticInfo{}}),
+			ua.NewExtensionObject(nil),
+			ua.NewExtensionObject(&ua.DataChangeNotification{}),
+		}}})
+	_, want, err := ua.DecodeService(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := opcua.DecodeAnswer(body)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v: %v", got, want, err)
+	}
 }

@@ -119,7 +119,7 @@ func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log 
 		case <-settled:
 			// What a site takes is known now, and little of it is garbage: with
 			// 10,000 points this saves 3 MB for a collection more every few seconds.
-			debug.SetGCPercent(30)
+			debug.SetGCPercent(25)
 			debug.FreeOSMemory()
 			dropStartPages()
 		case <-again:
