@@ -124,6 +124,27 @@ func TestInProcessASubscriptionThatTheServerDrops(t *testing.T) {
 	t.Logf("values %s after the subscription was dropped: %s", took, strings.Join(w.losses, "; "))
 }
 
+// The server goes on to answer, but samples nothing any more.
+func TestInProcessValuesThatStandStill(t *testing.T) {
+	withoutRaces(t)
+	t.Parallel()
+	s := startLine(t, 0)
+	w := watchSite(t, counters, "opc.tcp://"+s.address())
+	w.until(t, "first value", "count", 5*time.Second, isGood)
+	for id := uint32(1); id < 1000; id++ {
+		if sub, ok := s.SubscriptionManager().Get(id); ok {
+			for _, item := range sub.Items() {
+				item.SetMonitoringMode(ua.MonitoringModeDisabled)
+			}
+		}
+	}
+	took := w.until(t, "values of a new subscription", "count", 20*time.Second+recovered, func(sample gateway.Sample) bool { return isGood(sample) && w.lost() > 0 })
+	t.Logf("values %s after they stood still: %s", took, strings.Join(w.losses, "; "))
+	if !strings.Contains(w.losses[0], "no value has come for") {
+		t.Errorf("lost for %q", w.losses)
+	}
+}
+
 func TestInProcessASessionThatTheServerCloses(t *testing.T) {
 	withoutRaces(t)
 	t.Parallel()
