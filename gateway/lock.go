@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -18,6 +19,18 @@ type Lock struct {
 	Who    string    `json:"who"`
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason,omitempty"` // in the technician's words
+}
+
+// String says what is locked, since when, by whom and why.
+func (l Lock) String() string {
+	what, why := "the gateway", ""
+	if l.Device != "" {
+		what = l.Device
+	}
+	if l.Reason != "" {
+		why = ": " + l.Reason
+	}
+	return fmt.Sprintf("%s is locked since %s by %s%s", what, l.Since.UTC().Format("2006-01-02 15:04:05 UTC"), l.Who, why)
 }
 
 // locks are the locks in force. They outlive the program; nobody but unlock
@@ -93,15 +106,7 @@ func (l *locks) refuse(device string) error {
 	defer l.mu.Unlock()
 	for _, name := range []string{"", device} {
 		if lock, ok := l.set[name]; ok {
-			what := "the gateway"
-			if name != "" {
-				what = name
-			}
-			why := ""
-			if lock.Reason != "" {
-				why = ": " + lock.Reason
-			}
-			return fmt.Errorf("%s is locked since %s by %s%s", what, lock.Since.UTC().Format("2006-01-02 15:04:05 UTC"), lock.Who, why)
+			return errors.New(lock.String())
 		}
 	}
 	return nil

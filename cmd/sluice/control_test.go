@@ -78,6 +78,14 @@ func TestStatusOfARunningGateway(t *testing.T) {
 		t.Errorf("drop of what is not there: %v", err)
 	}
 
+	if _, _, err := execute(t, "lock", "--reason", "belt change", "--site", p.path); err != nil {
+		t.Error(err)
+	}
+	out, _, err := execute(t, "status", "--site", p.path)
+	if err != nil || !strings.Contains(out, "\nthe gateway is locked since ") || !strings.Contains(out, ": belt change\n") {
+		t.Errorf("status of what is locked: %v\n%s", err, out)
+	}
+
 	if err := p.sim.StopBus("rtu"); err != nil {
 		t.Fatal(err)
 	}

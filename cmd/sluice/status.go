@@ -98,7 +98,11 @@ func ago(now, t time.Time) string {
 }
 
 func printStatus(out io.Writer, s *web.Status) error {
-	fmt.Fprintf(out, "%s, sluice %s, up %s, writes %s\n\n", s.Site, s.Version, ago(s.Time, s.Started), s.Writes)
+	fmt.Fprintf(out, "%s, sluice %s, up %s, writes %s\n", s.Site, s.Version, ago(s.Time, s.Started), s.Writes)
+	for _, l := range s.Locks {
+		fmt.Fprintln(out, l)
+	}
+	fmt.Fprintln(out)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "bus\tstate\tsince\trequests/s\tvalues/s\tbusy\toverruns\tdevices")
 	for _, b := range s.Buses {
