@@ -122,6 +122,7 @@ type Buffer struct {
 	retryAt     time.Time
 	retryWait   time.Duration
 	losses      map[dropKey]*Drop
+	holds       []hold
 	count       Stats // the counters only
 	ages        ages
 }

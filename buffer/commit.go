@@ -158,12 +158,13 @@ func (b *Buffer) take(all bool) *work {
 	}
 	for _, l := range b.lanes {
 		if l.dirty || fresh[l] {
-			w.marks = append(w.marks, mark{l, l.acked})
-			l.dirty = false
+			w.marks = append(w.marks, mark{l, b.position(l, w.batch)})
+			l.dirty = w.marks[len(w.marks)-1].acked < l.acked
 		}
 	}
+	held := b.firstHeld(w.batch)
 	for _, s := range b.segs {
-		if s.live == 0 {
+		if s.live == 0 && s.id < held {
 			w.dead = append(w.dead, s)
 		}
 	}
@@ -260,6 +261,7 @@ func (b *Buffer) settle(w *work) {
 		b.reserved = w.reserved
 	}
 	b.frozen = nil
+	b.letGo()
 }
 
 // contains tells whether a list of records in order has a number.

@@ -98,6 +98,7 @@ func (b *Buffer) losePending(p *pending, cause Cause) {
 		if other, ok := q.loss(cause); ok && q.frozen == p.frozen && min(p.seq, q.seq) > l.newest {
 			g.add(other)
 			b.count.Gaps--
+			b.handOver(q, p)
 			b.discard(q)
 		}
 	}
@@ -158,15 +159,18 @@ func (b *Buffer) appendGap(l *lane, g Loss) {
 		return
 	}
 	b.count.Gaps++
+	p := &pending{lane: l, class: Gap, added: time.Now()}
 	for _, q := range gapsBefore(l.mem, len(l.mem)) {
 		if other, ok := q.loss(g.Cause); ok && !q.frozen && q.seq > l.newest {
 			other.add(g)
 			g = other
 			b.count.Gaps--
+			b.handOver(q, p)
 			b.discard(q)
 		}
 	}
-	b.enqueue(&pending{lane: l, class: Gap, time: g.To, added: time.Now(), value: encode(Gap, g.To, g.encode())})
+	p.time, p.value = g.To, encode(Gap, g.To, g.encode())
+	b.enqueue(p)
 	signal(l.ready)
 	signal(b.kick)
 }

@@ -16,6 +16,7 @@ type move struct {
 	leaves bool  // what is dropped leaves gaps
 	prune  int   // 0: write anew; else only delete, and so many records at most
 	acked  map[uint32]uint64
+	done   map[uint32]uint64 // by lane, up to where records may be gone: acked, but for what is held
 	memory map[uint32]uint64 // by lane, the oldest record that is not on disk: no gap is moved across it
 	frozen []*pending        // one that a failed commit has stored is still on the account of memory, and will be stored again
 	result
@@ -57,10 +58,10 @@ func (b *Buffer) move(m *move) error {
 	b.layout.Lock()
 	defer b.layout.Unlock()
 	m.leaves = b.opt.Gaps
-	m.acked, m.memory, m.frozen = map[uint32]uint64{}, map[uint32]uint64{}, b.frozen
+	m.acked, m.done, m.memory, m.frozen = map[uint32]uint64{}, map[uint32]uint64{}, map[uint32]uint64{}, b.frozen
 	b.mu.Lock()
 	for id, l := range b.byID {
-		m.acked[id] = l.acked
+		m.acked[id], m.done[id] = l.acked, b.position(l, nil)
 		if len(l.mem) > 0 {
 			m.memory[id] = l.mem[0].seq
 		}
@@ -152,10 +153,12 @@ func (m *move) sort(k, v []byte) {
 		return
 	}
 	e := entry{laneOf(v), seqOf(k), classOf(v), timeOf(v)}
-	if acked, ok := m.acked[e.lane]; !ok || e.seq <= acked || contains(m.frozen, e.seq) {
+	if done, ok := m.done[e.lane]; !ok || e.seq <= done || contains(m.frozen, e.seq) {
 		return
 	}
 	switch {
+	case e.seq <= m.acked[e.lane]:
+		m.slots = append(m.slots, slot{entry: e, key: k, value: v})
 	case e.class == Gap:
 		if g, ok := decodeLoss(v[headerSize:]); ok && m.leaves {
 			m.addGap(slot{entry: e, key: k, value: v}, g)

@@ -81,3 +81,49 @@ func TestAGapThatNobodyWantsToKnowOfGoes(t *testing.T) {
 		t.Errorf("%d and %d wait", b.Len("l"), b.Len("l/events"))
 	}
 }
+
+// TestACrashNeverHasAGapGoneWithoutItsEvent: a batch that is tried again has not the event that came meanwhile.
+func TestACrashNeverHasAGapGoneWithoutItsEvent(t *testing.T) {
+	var f faults
+	o := f.options(Options{Gaps: true, Flush: time.Hour})
+	o.retry = time.Hour // the commits are the test's
+	b := open(t, newPath(t), o)
+	b.Append("l", Attributes, noon, make([]byte, 64<<20)) // refused: too large
+	for range 2 << segmentBits {
+		b.Append("other", Attributes, noon, make([]byte, 10))
+	}
+	syncNow(t, b)
+	drain(t, b, "other")
+	f.early.Store(true)
+	b.Append("other", Attributes, noon, []byte("frozen"))
+	err := b.commit(true)
+	if b.note(err); err == nil {
+		t.Fatal("the disk did not fail")
+	}
+	if done, err := b.ReplaceGap("l", "l/events", func(Loss) []byte { return []byte("lost") }); !done || err != nil {
+		t.Fatal(done, err)
+	}
+	f.early.Store(false)
+	told := func() (gap, event bool) {
+		b := open(t, copyFile(t, b.path), Options{Gaps: true, Flush: time.Hour})
+		defer closeNow(t, b)
+		return len(peek(t, b, "l", 10)) == 1, len(peek(t, b, "l/events", 10)) == 1
+	}
+	for i := range 3 {
+		if gap, event := told(); gap == event {
+			t.Errorf("after %d commits: gap %v, event %v", i, gap, event)
+		}
+		if err := b.commit(false); err != nil {
+			t.Fatal(err)
+		}
+		if run := b.wasteful(); run != nil {
+			if err := b.rewrite(run, dropEverything, CauseFull); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if gap, event := told(); gap || !event {
+		t.Errorf("at the end: gap %v, event %v", gap, event)
+	}
+	balanced(t, b)
+}

@@ -94,7 +94,7 @@ func (b *Buffer) outOfQuarantine(r *retry) error {
 	b.mu.Lock()
 	mark := uint64(0)
 	if r.lane != nil {
-		mark = r.lane.acked
+		mark = b.position(r.lane, nil)
 	}
 	b.mu.Unlock()
 	err := b.updateOrDrop(&work{}, func(tx *bolt.Tx) error { return r.apply(tx, mark) })

@@ -125,9 +125,9 @@ func (b *Buffer) sparse(oldestPending uint64) []*segment {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var run []*segment
-	live := 0
+	live, before := 0, min(oldestPending>>segmentBits, b.firstHeld(nil))
 	for i, s := range b.segs {
-		closed := i < len(b.segs)-1 && s.id < oldestPending>>segmentBits
+		closed := i < len(b.segs)-1 && s.id < before
 		if closed && s.live <= sparseLive && live+s.live <= 1<<segmentBits {
 			run = append(run, s)
 			live += s.live
@@ -148,8 +148,9 @@ func (b *Buffer) sparse(oldestPending uint64) []*segment {
 func (b *Buffer) wasteful() []*segment {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	held := b.firstHeld(nil)
 	for _, s := range b.segs {
-		if dead := s.total - s.live; dead >= pressedDead && s.live <= sparseLive {
+		if dead := s.total - s.live; dead >= pressedDead && s.live <= sparseLive && s.id < held {
 			return []*segment{s}
 		}
 	}
