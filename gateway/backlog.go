@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"sluice/buffer"
@@ -51,7 +52,7 @@ func (l *lane) takeLatest(ctx context.Context) []message {
 		last := stored[len(stored)-1].Seq
 		g := gathering{}
 		if l.held != nil {
-			g.add(&l.held.record)
+			g.add(l.heldNow())
 		}
 		for i := range records {
 			g.add(&records[i])
@@ -71,7 +72,15 @@ func (l *lane) heldAlone() []message {
 	if l.held == nil {
 		return nil
 	}
-	return []message{{record: l.held.record, first: l.held.upTo, last: l.held.upTo, merged: 1, whole: true}}
+	return []message{{record: *l.heldNow(), first: l.held.upTo, last: l.held.upTo, merged: 1, whole: true}}
+}
+
+// heldNow is what is held, without what was written since.
+func (l *lane) heldNow() *Record {
+	r := []Record{l.held.record}
+	r[0].Values = slices.Clone(r[0].Values)
+	l.stats.LeftOut.Add(int64(l.account.strip(r, []buffer.Record{{Seq: l.held.upTo}})))
+	return &r[0]
 }
 
 // hold keeps what is merged of the records up to a number, and acknowledges them.

@@ -244,3 +244,73 @@ func TestAReplayNeverWalksASetpointBackAfterARestart(t *testing.T) {
 		})
 	}
 }
+
+// TestLatestNeverWalksASetpointBack: what it has merged of a long backlog, and
+// sends by itself because the connection was lost with it three times, has no
+// value from before a write.
+func TestLatestNeverWalksASetpointBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > time.Hour }}
+		losses := make(chan struct{}, 3)
+		p.refuse = func(_ time.Duration, r Record) error {
+			if len(r.Values) > 1 && len(losses) < cap(losses) {
+				losses <- struct{}{}
+				return ErrLost
+			}
+			return nil
+		}
+		r := newRig(t, newBuffer(t), Cloud{Backlog: latest, MinInterval: time.Second, BacklogInterval: time.Second}, p)
+		defer r.close(t)
+		at := func(n, setpoint int) Record {
+			return Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"n", IntValue(int64(n))}, {"setpoint", IntValue(int64(setpoint))}}}
+		}
+		r.play(t, 2*time.Hour, func() {
+			for i := range 3600 {
+				r.storeFor("u", at(i, 20))
+				time.Sleep(time.Second)
+			}
+			for len(losses) < cap(losses) {
+				time.Sleep(10 * time.Millisecond)
+			}
+			r.readBack(&Device{User: "u"}, Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"setpoint", IntValue(50)}}})
+			time.Sleep(time.Second)
+			r.storeFor("u", at(3600, 50))
+		})
+		all := strings.Join(p.got, "\n")
+		if strings.Contains(all, "setpoint=20") || !strings.Contains(p.got[len(p.got)-1], "setpoint=50") || !strings.Contains(all, " n=3600") {
+			t.Errorf("got:\n%s", all)
+		}
+	})
+}
+
+// TestReportsOfNothingButOldSetpointsAreDone: nothing is left of them, which is
+// no reason to put them aside.
+func TestReportsOfNothingButOldSetpointsAreDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > time.Minute }}
+		p.refuse = func(_ time.Duration, r Record) error {
+			if r.Kind != ReportRecord {
+				t.Errorf("a report of kind %d", r.Kind)
+			}
+			return nil
+		}
+		for _, backlog := range []string{replay, latest} {
+			r := newRig(t, newBuffer(t), Cloud{Backlog: backlog, MinInterval: time.Second, BacklogInterval: time.Second}, p)
+			p.start = time.Now()
+			setpoint := func(v int) Record {
+				return Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"setpoint", IntValue(int64(v))}}}
+			}
+			r.play(t, 10*time.Minute, func() {
+				for i := range 50 {
+					r.storeFor("u", setpoint(i))
+					time.Sleep(500 * time.Millisecond)
+				}
+				r.readBack(&Device{User: "u"}, setpoint(100))
+			})
+			if s := r.store.Stats(); s.Quarantined > 0 || s.Waiting > 0 {
+				t.Errorf("%s: %d in quarantine, %d wait", backlog, s.Quarantined, s.Waiting)
+			}
+			r.close(t)
+		}
+	})
+}

@@ -279,9 +279,6 @@ type gathering struct {
 
 // add puts a newer report on top.
 func (g *gathering) add(r *Record) {
-	if len(r.Values) == 0 {
-		return
-	}
 	if g.at == nil {
 		g.at = make(map[string]int)
 		g.record = Record{Kind: ReportRecord}
