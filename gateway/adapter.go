@@ -29,6 +29,7 @@ type Sample struct {
 	Reason  string // why it is not good: "no answer within 500ms", "invalid"
 	Quality Quality
 	Silent  bool // the unit gave no answer at all
+	Busy    bool // the unit said that it is at work: it may answer when it is asked again
 
 	withheld bool // computed from a value that may not be sent
 }

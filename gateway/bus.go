@@ -22,6 +22,7 @@ type busLoop struct {
 	refresh  time.Time     // when to look for points that need a refresh
 	scan     time.Duration // between two such looks
 	grid     time.Time     // polls are due at this time and whole intervals from it
+	hurried  time.Time     // when all polls were last made due, for a new session
 
 	tasks   chan task // from other goroutines
 	gateway *Gateway  // nil where there are no rules
@@ -57,6 +58,11 @@ type task func(ctx context.Context, b *busLoop) error
 // leastScan is the shortest time between two looks for points to refresh. The
 // looks are as frequent as a refresh may be late: a twentieth of its interval.
 const leastScan = time.Second
+
+// leastHurry is how often a new session may read everything at once: with the
+// old one all points went bad, but a device that drops each connection is not
+// to be asked without end.
+const leastHurry = 10 * time.Second
 
 // leastFailures is after how many in a row without an answer between them the
 // cloud is told that the bus is down: one that is reopened at once is not.
@@ -152,8 +158,15 @@ func (b *busLoop) serve(ctx context.Context) (err error) {
 	if err := b.subscribe(ctx); err != nil {
 		return err
 	}
+	now := time.Now()
+	hurry := now.Sub(b.hurried) >= leastHurry
 	for _, s := range b.stations {
-		s.restart()
+		if s.restart(); hurry {
+			s.hurry()
+		}
+	}
+	if hurry {
+		b.hurried = now
 	}
 	for {
 		b.beat.Turn()
@@ -266,14 +279,18 @@ func (b *busLoop) step(ctx context.Context, s *station) error {
 		}
 	}
 	g := &s.queue[0]
-	s.queue = s.queue[1:]
 	begin := time.Now()
-	samples, err := b.poll(ctx, s, g)
+	samples, again, err := b.poll(ctx, s, g)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
 	b.load.note(now, now.Sub(begin), len(g.points))
+	s.since = now // the others that are due come first now
+	if again {
+		return nil
+	}
+	s.queue = s.queue[1:]
 	if silent(samples) {
 		b.patience.spend(now, now.Sub(begin), true)
 		if err := b.doubt(ctx, s, g, samples[0].Reason); err != nil {
@@ -307,8 +324,9 @@ func (b *busLoop) stamp() {
 }
 
 // poll reads a group of a station and takes its samples: none where all is as it
-// was, which is most of the time.
-func (b *busLoop) poll(ctx context.Context, s *station, g *group) (samples []Sample, err error) {
+// was, which is most of the time, and where the unit is busy and the group is to
+// be read again.
+func (b *busLoop) poll(ctx context.Context, s *station, g *group) (samples []Sample, again bool, err error) {
 	begin := time.Now()
 	var same time.Time
 	if rereader, ok := b.session.(Rereader); ok && s.stands(g) && !b.watchers.some.Load() {
@@ -318,17 +336,20 @@ func (b *busLoop) poll(ctx context.Context, s *station, g *group) (samples []Sam
 	}
 	b.watchers.told("read", samples, begin, err)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	b.stats.Requests.Add(1)
+	if g.putOff(samples) {
+		return nil, true, nil
+	}
 	b.stats.Samples.Add(int64(len(g.points)))
 	if !same.IsZero() {
 		g.repeated = same
-		return nil, nil
+		return nil, false, nil
 	}
 	b.heard(samples)
 	s.note(g, samples)
-	return samples, nil
+	return samples, false, nil
 }
 
 // plan divides points into requests and finds their states.

@@ -13,7 +13,7 @@ type station struct {
 	plans   map[string][]group // by the set of polls that are due together
 	key     []byte             // of plans, being made
 	queue   []group            // what is left of the pass under way
-	since   time.Time          // when the pass under way was due
+	since   time.Time          // when the pass under way was due, or made its last request
 	probe   *pointState        // tells whether the unit is there
 
 	offline  Offline
@@ -37,6 +37,25 @@ type group struct {
 	steady   bool      // the last samples said what was last reported
 	strays   uint64    // of the station, then
 	repeated time.Time // when they were last found to be the same; zero: the states know
+	busy     int       // how often in a row the unit said that it is
+}
+
+// mostPutOff is how often a group is asked again where the unit says that it is
+// busy, before its points are bad.
+const mostPutOff = 5
+
+// putOff tells whether a group is to be asked again, after the rest that a busy
+// unit has. One that stayed busy is asked once a pass, until it answers.
+func (g *group) putOff(samples []Sample) bool {
+	for i := range samples {
+		if samples[i].Busy {
+			again := g.busy < mostPutOff
+			g.busy = min(g.busy+1, mostPutOff)
+			return again
+		}
+	}
+	g.busy = 0
+	return false
 }
 
 // newStations divides the devices of a bus into stations, which leave out what
@@ -177,8 +196,21 @@ func (s *station) silent(now time.Time, reason string) {
 	s.probeAt = now.Add(s.wait)
 }
 
-// answered notes that the unit is there.
-func (s *station) answered() { s.failures, s.wait = 0, 0 }
+// answered notes that the unit is there. Where it was not, all its points are
+// bad, and are read at once.
+func (s *station) answered() {
+	if s.failures > 0 {
+		s.hurry()
+	}
+	s.failures, s.wait = 0, 0
+}
+
+// hurry makes all polls due now.
+func (s *station) hurry() {
+	for i := range s.polls {
+		s.polls[i].due = time.Time{}
+	}
+}
 
 // restart drops what belongs to a session that is over.
 func (s *station) restart() {

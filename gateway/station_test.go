@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -16,6 +17,7 @@ type line struct {
 	field
 	dead    func(elapsed time.Duration, d *Device) bool
 	probes  int
+	probing time.Duration // what a probe of a silent unit takes; 0 is 100 ms
 	resting func(elapsed time.Duration, d *Device) time.Duration
 	started []string // device and time of each request
 }
@@ -43,7 +45,7 @@ func (l *line) silence(group []*Point) []Sample {
 func (l *line) Probe(ctx context.Context, p *Point) (Sample, error) {
 	l.probes++
 	if l.dead(time.Since(l.start), p.Device) {
-		sleep(ctx, 100*time.Millisecond)
+		sleep(ctx, cmp.Or(l.probing, 100*time.Millisecond))
 		return l.silence([]*Point{p})[0], ctx.Err()
 	}
 	samples, err := l.field.Read(ctx, []*Point{p})
@@ -114,6 +116,26 @@ func TestHalfOfTheUnitsDead(t *testing.T) {
 	if dead := with.reads(20*time.Second, 4*time.Minute, func(name string) bool { return !alive(name) }); dead > 0 {
 		t.Errorf("dead units were read %d times with full timeout and retries", dead)
 	}
+}
+
+// TestProbesHaveAShareOfTheBus: where probes take long, since the units did, 8
+// silent ones would fill the line.
+func TestProbesHaveAShareOfTheBus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{field: field{answer: counting, takes: 30 * time.Millisecond}, probing: time.Second}
+		l.dead = func(elapsed time.Duration, d *Device) bool { return elapsed > 10*time.Second && d.Name >= "u08" }
+		h := &loopHarness{adapter: l, devices: units(16, 240*time.Millisecond)}
+		var probes [4]int
+		marks := []time.Duration{30 * time.Second, 70 * time.Second, 140 * time.Second, 640 * time.Second}
+		for i, at := range marks {
+			time.AfterFunc(at, func() { probes[i] = l.probes })
+		}
+		h.run(t, &l.field, marks[3]+time.Second)
+		first, later := probes[1]-probes[0], probes[3]-probes[2]
+		if first < 5 || first > 7 || later < 18 || later > 21 {
+			t.Errorf("%d s of probes in the first 40 s, %d s in 500 s later", first, later)
+		}
+	})
 }
 
 // loopHarness runs a bus loop over an adapter of this file.

@@ -18,6 +18,7 @@ const stateBucket = "modbus.learnt"
 const (
 	firstTrial = time.Minute
 	lastTrial  = 24 * time.Hour
+	nextTrial  = 10 * time.Minute // at last, of what may go by itself
 )
 
 // kind says what a fact is about.
@@ -36,9 +37,10 @@ type fact struct {
 	Table   Table     `json:"table"`
 	First   int       `json:"first"` // of the read that is refused
 	Last    int       `json:"last"`
-	From    int       `json:"from,omitempty"` // hole: what no request may touch
-	To      int       `json:"to,omitempty"`   // From-1 for a border
-	Most    int       `json:"most,omitempty"` // limit: the most that was answered
+	From    int       `json:"from,omitempty"`  // hole: what no request may touch
+	To      int       `json:"to,omitempty"`    // From-1 for a border
+	Most    int       `json:"most,omitempty"`  // limit: the most that was answered
+	Fails   bool      `json:"fails,omitempty"` // it may go by itself
 	Reason  string    `json:"reason"`
 	Since   time.Time `json:"since"`
 	Checked time.Time `json:"checked"` // when it was last refused
@@ -69,7 +71,11 @@ func refusedBy(it *item, facts []fact) *fact {
 
 // due is when to try the refused read again.
 func (f *fact) due() time.Time {
-	return f.Checked.Add(min(max(f.Checked.Sub(f.Since), firstTrial), lastTrial))
+	last := lastTrial
+	if f.Fails {
+		last = nextTrial
+	}
+	return f.Checked.Add(min(max(f.Checked.Sub(f.Since), firstTrial), last))
 }
 
 // isDue tells whether it is to be tried again. A clock that was set back does

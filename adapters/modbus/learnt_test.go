@@ -298,3 +298,77 @@ func TestLearningSettles(t *testing.T) {
 		}
 	})
 }
+
+// TestOneRegisterThatFailsIsBadAlone: by any exception that can be about some of
+// the registers. What may go by itself, as a sensor that is out of order, is
+// tried again every ten minutes, however long it took.
+func TestOneRegisterThatFailsIsBadAlone(t *testing.T) {
+	for code, trials := range map[byte]int{1: 2, 4: 12, 8: 12} {
+		synctest.Test(t, func(t *testing.T) {
+			d := learner("holding", time.Second, run(0, 16, 1)...)
+			m := &meter{refuse: touches(code, 3)}
+			s, end := onMeter(t, m, nil, d)
+			defer end()
+			groups := s.Plan(d.Points)
+			for range 3 {
+				cycle(t, s, groups)
+			}
+			for range 24 * 60 {
+				time.Sleep(time.Minute)
+				cycle(t, s, groups)
+			}
+			m.take()
+			for range 120 {
+				time.Sleep(time.Minute)
+				if bad := cycle(t, s, groups); len(bad) != 1 || bad["p3"] == "" {
+					t.Fatalf("exception %d: bad are %v", code, bad)
+				}
+			}
+			if n := len(m.take()) - 2*120; n > trials || n < trials-2 {
+				t.Errorf("exception %d: %d trials in two hours of the second day, want %d", code, n, trials)
+			}
+		})
+	}
+}
+
+// TestOneRefusalIsNotLearnt: a request for one point that is refused once.
+func TestOneRefusalIsNotLearnt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := learner("holding", time.Second, [2]int{0, 1}, [2]int{10, 1})
+		once := false
+		m := &meter{refuse: func(first, _ int) byte {
+			if first == 10 && !once {
+				once = true
+				return 2
+			}
+			return 0
+		}}
+		s, end := onMeter(t, m, nil, d)
+		defer end()
+		for range 3 {
+			cycle(t, s, s.Plan(d.Points))
+		}
+		if got := saidLearnt(s.Adapter); len(got) != 0 {
+			t.Errorf("learnt %v", got)
+		}
+	})
+}
+
+// TestSearchesGoOneAfterTheOther: two requests that are refused, and a unit so
+// slow that a search takes several reads.
+func TestSearchesGoOneAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := learner("holding", time.Second, append(run(0, 64, 1), run(500, 64, 1)...)...)
+		m := &meter{refuse: touches(2, 41, 541), delay: 60 * time.Millisecond}
+		s, end := onMeter(t, m, nil, d)
+		defer end()
+		groups := s.Plan(d.Points)
+		n := 0
+		for ; len(saidLearnt(s.Adapter)) < 2 && n < 30; n++ {
+			cycle(t, s, groups)
+		}
+		if got := saidLearnt(s.Adapter); len(got) != 2 {
+			t.Errorf("learnt %q after %d cycles", got, n)
+		}
+	})
+}

@@ -167,10 +167,10 @@ func (r *request) repeats(data []byte) bool { return r.good && bytes.Equal(r.las
 func (r *request) fail(samples []gateway.Sample, now time.Time) {
 	r.keep(nil)
 	r.good, r.same = false, false
-	why, silent := reason(r.err, r.timeout), silence(r.err)
+	why, silent, busy := reason(r.err, r.timeout), silence(r.err), busy(r.err)
 	for i := range r.readings {
 		at := &r.readings[i]
-		samples[at.slot] = gateway.Sample{Point: at.point, Time: now, Reason: why, Silent: silent}
+		samples[at.slot] = gateway.Sample{Point: at.point, Time: now, Reason: why, Silent: silent, Busy: busy}
 	}
 }
 

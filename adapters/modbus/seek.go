@@ -175,7 +175,7 @@ func (q *search) longest() (n int) {
 }
 
 func (q *search) learn(f fact, refused span) {
-	f.Table, f.Reason = q.table, reason(q.tried[refused].err, q.timeout)
+	f.Table, f.Reason, f.Fails = q.table, reason(q.tried[refused].err, q.timeout), fails(q.tried[refused].err)
 	f.Since = time.Now()
 	f.Checked = f.Since
 	q.facts = append(q.facts, f)
@@ -218,11 +218,15 @@ func (q *search) freshAt(start, end int) bool {
 }
 
 // doubt looks at a request that failed: whether to search for the reason. Other
-// trouble than a refusal has to come twice in a row, with an answer between.
+// trouble than a refusal has to come twice in a row; silence and garbage with an
+// answer to another request between.
 func (s *session) doubt(r *request, err error) {
 	u := r.at
+	if passing(err) {
+		return
+	}
 	if !refuses(err) {
-		if r.failures++; r.failures < 2 || u.answers == r.answers {
+		if r.failures++; r.failures < 2 || u.answers == r.answers && !fails(err) {
 			r.answers = u.answers
 			return
 		}
@@ -240,12 +244,19 @@ func (s *session) doubt(r *request, err error) {
 
 // refuses tells whether an error is the unit's refusal of these registers.
 func refuses(err error) bool {
-	return errors.Is(err, wire.IllegalDataAddress) || errors.Is(err, wire.IllegalDataValue)
+	return errors.Is(err, wire.IllegalFunction) || errors.Is(err, wire.IllegalDataAddress) || errors.Is(err, wire.IllegalDataValue)
+}
+
+// fails tells whether an error is another exception, which may be about some of
+// the registers and may go by itself: a sensor that is out of order.
+func fails(err error) bool {
+	var refusal wire.Exception
+	return errors.As(err, &refusal) && !refuses(err) && !silence(err) && !busy(err)
 }
 
 // passing tells whether an error says nothing about the registers.
 func passing(err error) bool {
-	return !refuses(err) && !errors.Is(err, wire.ErrTimeout) && !silence(err)
+	return !refuses(err) && !fails(err) && !errors.Is(err, wire.ErrTimeout) && !silence(err)
 }
 
 // seek goes on with the search about a request, for a while, and reads what
@@ -313,7 +324,7 @@ func (s *session) settle(r *request, q *search, over bool, err error) error {
 		if q.freshAt(int(at.start), int(at.end)) {
 			s.samples[at.slot] = r.sample(at, q.data, now)
 		} else {
-			s.samples[at.slot] = gateway.Sample{Point: at.point, Time: now, Reason: reason(q.err, r.timeout), Silent: nothing}
+			s.samples[at.slot] = gateway.Sample{Point: at.point, Time: now, Reason: reason(q.err, r.timeout), Silent: nothing, Busy: busy(q.err)}
 		}
 	}
 	if over {

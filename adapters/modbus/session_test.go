@@ -250,6 +250,34 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
+// TestTimeoutWhereNobodySaysAny: a converter waits for its own serial side first.
+func TestTimeoutWhereNobodySaysAny(t *testing.T) {
+	for _, tt := range []struct {
+		bus   gateway.Bus
+		units []int
+		want  time.Duration
+	}{
+		{gateway.Bus{Type: "modbus-tcp", Host: "h"}, []int{1}, 500 * time.Millisecond},
+		{gateway.Bus{Type: "modbus-tcp", Host: "h"}, []int{1, 1}, 500 * time.Millisecond}, // same_unit
+		{gateway.Bus{Type: "modbus-tcp", Host: "h"}, []int{1, 2}, 3 * time.Second},
+		{gateway.Bus{Type: "modbus-rtu-over-tcp", Host: "h"}, []int{1, 2}, 3 * time.Second},
+		{gateway.Bus{Type: "modbus-tcp", Host: "h", Timeout: time.Second}, []int{1, 2}, time.Second},
+		{gateway.Bus{Type: "modbus-rtu", Line: "9600 8N1"}, []int{1, 2}, 500 * time.Millisecond},
+	} {
+		var devices []*gateway.Device
+		for i, unit := range tt.units {
+			devices = append(devices, device(&tt.bus, profileOf("holding", [2]int{0, 1}), fmt.Sprint("d", i), unit))
+		}
+		a, err := New(gateway.Env{}, &tt.bus, devices)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := deviceTimeout(a.(*Adapter).bus, devices[0]); got != tt.want {
+			t.Errorf("%s with units %v: %v, want %v", tt.bus.Type, tt.units, got, tt.want)
+		}
+	}
+}
+
 // reading of a full request from bytes to engineering units.
 func fullRequest(b testing.TB, typ gateway.Type) (*request, []byte) {
 	return fullRequestOf(b, &gateway.Definition{Type: typ})

@@ -54,12 +54,17 @@ func (u *unit) refused(err error) bool {
 	if !errors.As(err, &refusal) || silence(refusal) {
 		return false
 	}
-	if refusal == wire.Acknowledge || refusal == wire.ServerDeviceBusy {
+	if busy(refusal) {
 		u.busy = min(max(2*u.busy, firstBusy), mostBusy)
 		u.rests(u.busy)
 		return false
 	}
 	return true
+}
+
+// busy tells whether an error is the unit's word that it is at work.
+func busy(err error) bool {
+	return errors.Is(err, wire.Acknowledge) || errors.Is(err, wire.ServerDeviceBusy)
 }
 
 // rests keeps the unit from being asked for that long.

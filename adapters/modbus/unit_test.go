@@ -107,7 +107,7 @@ func TestBusyReadIsNotTriedAgainAtOnce(t *testing.T) {
 	}
 	unit.script(func(pdu []byte) []byte { return []byte{pdu[0] | 0x80, 6} })
 	samples, err := s.Read(t.Context(), []*gateway.Point{point(t, d, "speed")})
-	if err != nil || samples[0].Reason != "exception 6: server device busy" || samples[0].Silent || len(unit.take()) != 1 {
+	if err != nil || samples[0].Reason != "exception 6: server device busy" || samples[0].Silent || !samples[0].Busy || len(unit.take()) != 1 {
 		t.Errorf("%v, %v", samples, err)
 	}
 	if rest := s.Rest(d); rest <= 0 || rest > firstBusy {

@@ -20,11 +20,11 @@ const (
 // Options say how a connection behaves. The zero value is good for TCP.
 type Options struct {
 	Timeout  time.Duration // response time of a unit, without line time; 0 is 1 s
+	Quiet    time.Duration // silence before a request; with RTU framing 0 is QuietTime, less than 0 none
 	Pipeline int           // requests that DoWindow has in flight, with MBAP framing; 0 is 1
 	Tap      *Tap          // sees what is sent and received; may be nil
 
 	// The rest is for RTU framing.
-	Quiet    time.Duration // silence before a request; 0 is QuietTime, less than 0 none
 	Hold     time.Duration // silence after an unanswered request, from its end on, where longer than its timeout
 	Baud     int           // 0 is no line: RTU over TCP
 	CharBits int           // bits of a character with start, parity and stop; 0 is 11
@@ -57,9 +57,10 @@ type Client struct {
 	used  int
 	noise int // bytes received in this exchange
 
-	tid       uint16 // MBAP: last transaction
-	depth     int    // MBAP: requests in flight at most
-	datagrams bool   // MBAP: each frame comes alone
+	tid       uint16    // MBAP: last transaction
+	depth     int       // MBAP: requests in flight at most
+	datagrams bool      // MBAP: each frame comes alone
+	ended     time.Time // MBAP: when the last exchange did
 	flying    []flight
 	silent    bool // MBAP: the last request was not answered
 

@@ -206,3 +206,29 @@ func (e *emptyReads) Read([]byte) (int, error) {
 }
 func (e *emptyReads) Write(b []byte) (int, error) { return len(b), nil }
 func (e *emptyReads) Close() error                { close(e.closed); return nil }
+
+// TestTCPQuietTime: a request waits for the silence that a unit or converter wants, in a window too; without one it waits for nothing.
+func TestTCPQuietTime(t *testing.T) {
+	ask := Request{Unit: 1, PDU: AppendRead(nil, 3, 0, 1)}
+	slow := Request{Unit: 1, PDU: ask.PDU, Quiet: 20 * time.Millisecond}
+	inBubble(t, false, Options{Pipeline: 4}, func(t *testing.T, f *fakeUnit, c *Client) {
+		wantQuiet(t, c, ask, 0)
+		wantQuiet(t, c, slow, 20*time.Millisecond)
+		start := time.Now()
+		if err := c.DoWindow(t.Context(), []Request{ask, slow, slow}, func(_ int, _ []byte, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		}); err != nil || time.Since(start) != 40*time.Millisecond {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		ended, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if _, err := c.Do(ended, slow); err != context.DeadlineExceeded {
+			t.Error(err)
+		}
+	})
+	inBubble(t, false, Options{Quiet: 5 * time.Millisecond}, func(t *testing.T, f *fakeUnit, c *Client) {
+		wantQuiet(t, c, ask, 5*time.Millisecond)
+	})
+}

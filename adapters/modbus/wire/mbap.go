@@ -12,6 +12,10 @@ const mbapHeader = 7 // transaction, protocol, length, unit
 
 // exchangeMBAP sends a request and waits for the frame with its transaction id. Others are answers to requests given up.
 func (c *Client) exchangeMBAP(ctx context.Context, r Request) ([]byte, error) {
+	if err := c.pause(ctx, r.Quiet); err != nil {
+		return nil, err
+	}
+	defer func() { c.ended = time.Now() }()
 	if err := c.begin(); err != nil {
 		return nil, err
 	}
@@ -44,6 +48,20 @@ func (c *Client) exchangeMBAP(ctx context.Context, r Request) ([]byte, error) {
 			c.tap(Failed, &r, begin, nil, nil, err)
 			return nil, err
 		}
+	}
+}
+
+// pause waits until there was no request for the quiet time: some units, and many converters, lose one that follows too soon.
+func (c *Client) pause(ctx context.Context, quiet time.Duration) error {
+	wait := time.Until(c.ended.Add(max(quiet, c.o.Quiet)))
+	if wait <= 0 {
+		return nil
+	}
+	select {
+	case <-time.After(wait):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -25,9 +25,9 @@ type flight struct {
 // return; it must not use the client. A request's timeout runs from when it is sent, answered ones before it or not.
 //
 // The error is that of ctx or a *ConnError. Then the requests that each was not called for are not answered, and may have been
-// sent. With RTU framing, and Pipeline 1, the requests are sent one after the other, as by Do.
+// sent. With RTU framing, Pipeline 1, and where a request wants silence before it, they are sent one after the other, as by Do.
 func (c *Client) DoWindow(ctx context.Context, requests []Request, each func(i int, pdu []byte, err error)) error {
-	if c.depth > 1 {
+	if c.depth > 1 && c.o.Quiet <= 0 && !slices.ContainsFunc(requests, func(r Request) bool { return r.Quiet > 0 }) {
 		return c.window(ctx, requests, each)
 	}
 	for i, r := range requests {

@@ -1,0 +1,164 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// busyLine has units that say that they are busy, and then rest for 100 ms.
+type busyLine struct {
+	*line
+	busy func(elapsed time.Duration, d *Device) bool
+	said map[*Device]time.Time
+}
+
+func (l *busyLine) Open(context.Context) (Session, error) {
+	l.said = make(map[*Device]time.Time)
+	return l, nil
+}
+
+func (l *busyLine) Read(ctx context.Context, group []*Point) ([]Sample, error) {
+	samples, err := l.line.Read(ctx, group)
+	if d := group[0].Device; err == nil && l.busy(time.Since(l.start), d) {
+		l.said[d] = time.Now()
+		for i := range samples {
+			samples[i] = Sample{Point: group[i], Time: time.Now(), Reason: "exception 6: server device busy", Busy: true}
+		}
+	}
+	return samples, err
+}
+
+func (l *busyLine) Rest(d *Device) time.Duration {
+	return max(0, time.Until(l.said[d].Add(100*time.Millisecond)))
+}
+
+// TestABusyUnitIsAskedAgainAfterItsRest: a unit that is busy for a moment loses
+// no value, however seldom it is polled; one that stays busy is bad after some
+// tries, and then asked once a poll. Others keep their pace.
+func TestABusyUnitIsAskedAgainAfterItsRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &busyLine{line: &line{field: field{answer: counting, takes: 10 * time.Millisecond}, dead: func(time.Duration, *Device) bool { return false }}}
+		l.busy = func(elapsed time.Duration, d *Device) bool {
+			return d.Name == "u00" && (elapsed > 59*time.Second && elapsed < 60300*time.Millisecond || elapsed > 110*time.Second && elapsed < 290*time.Second)
+		}
+		devices := units(2, time.Minute)
+		devices[1].Points[0].Definition = &Definition{ID: "p", Poll: 100 * time.Millisecond}
+		h := &loopHarness{adapter: l, devices: devices}
+		log := h.run(t, &l.field, 6*time.Minute)
+		want := "WARN msg=\"device gives no values: exception 6: server device busy\" device=u00\nINFO msg=\"device is well again\" device=u00 after="
+		if !strings.HasPrefix(log, want) || strings.Count(log, "\n") != 2 {
+			t.Errorf("log:\n%s", log)
+		}
+		name := func(name string) func(string) bool { return func(n string) bool { return n == name } }
+		for _, window := range []struct{ from, to, asked int }{{0, 50, 1}, {50, 100, 4}, {100, 170, 6}, {170, 230, 1}, {230, 290, 1}, {290, 350, 1}} {
+			if n := l.reads(time.Duration(window.from)*time.Second, time.Duration(window.to)*time.Second, name("u00")); n != window.asked {
+				t.Errorf("asked %d times from %d to %d s, want %d", n, window.from, window.to, window.asked)
+			}
+		}
+		if n := l.reads(0, 6*time.Minute, name("u01")); n < 3590 {
+			t.Errorf("the other unit was read %d times", n)
+		}
+	})
+}
+
+// TestAllPointsAreReadWhenAUnitIsBack: also those that are polled once in an
+// hour, which are bad till then.
+func TestAllPointsAreReadWhenAUnitIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{field: field{answer: counting, takes: 10 * time.Millisecond}}
+		l.dead = func(elapsed time.Duration, d *Device) bool { return elapsed > time.Minute && elapsed < 5*time.Minute }
+		d := device("d", &Definition{ID: "fast", Poll: time.Second}, &Definition{ID: "slow", Poll: time.Hour})
+		h := &loopHarness{adapter: l, devices: []*Device{d}}
+		h.run(t, &l.field, 6*time.Minute+time.Second)
+		if s := h.loop.reporter.states[d.Points[1]].latest; s.Quality != Good {
+			t.Errorf("a minute after the unit's return: %+v", s)
+		}
+	})
+}
+
+// TestAllPointsAreReadWhenABusIsBack: but not without end where each connection
+// is dropped after a reply.
+func TestAllPointsAreReadWhenABusIsBack(t *testing.T) {
+	for name, tt := range map[string]struct {
+		lost  func(f *field) func(time.Duration) error
+		reads int // of the point that is read once in an hour
+	}{
+		"lost once": {func(f *field) func(time.Duration) error {
+			return func(elapsed time.Duration) error {
+				if elapsed > time.Minute && len(f.opened) == 1 {
+					return errors.New("connection reset")
+				}
+				return nil
+			}
+		}, 2},
+		"dropped after each reply": {func(f *field) func(time.Duration) error {
+			return func(time.Duration) error {
+				if len(f.reads) >= len(f.opened) {
+					return errors.New("connection reset")
+				}
+				return nil
+			}
+		}, 12},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &field{answer: counting, takes: 10 * time.Millisecond}
+				f.lost = tt.lost(f)
+				_, _ = f.poll(t, 2*time.Minute, device("d", &Definition{ID: "fast", Poll: time.Second}, &Definition{ID: "slow", Poll: time.Hour}))
+				slow := 0
+				for _, r := range f.reads {
+					if strings.HasSuffix(r, "fast+1") {
+						slow++
+					}
+				}
+				if slow < 1 || slow > tt.reads || name == "lost once" && slow != 2 || len(f.opened) > 140 {
+					t.Errorf("read %d times, opened %d times", slow, len(f.opened))
+				}
+			})
+		})
+	}
+}
+
+// TestALongPassDoesNotHoldTheOthers: a unit that takes 50 requests of 30 ms once
+// a minute, and one that is polled four times a second.
+func TestALongPassDoesNotHoldTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{field: field{answer: counting, takes: 30 * time.Millisecond}, dead: func(time.Duration, *Device) bool { return false }}
+		var many []*Definition
+		for i := range 50 {
+			many = append(many, &Definition{ID: fmt.Sprint("p", i), Block: fmt.Sprint(i), Poll: time.Minute})
+		}
+		long, short := device("long", many...), device("short", &Definition{ID: "p", Poll: 250 * time.Millisecond})
+		long.Unit, short.Unit = 1, 2
+		h := &loopHarness{adapter: l, devices: []*Device{long, short}}
+		h.run(t, &l.field, 3*time.Minute)
+		if n := l.reads(0, 3*time.Minute, func(name string) bool { return name == "long" }); n != 150 {
+			t.Errorf("%d requests to the long one", n)
+		}
+		if n := l.reads(0, 3*time.Minute, func(name string) bool { return name == "short" }); n < 718 || h.loop.stats.Overruns.Load() != 0 {
+			t.Errorf("the short one was read %d times, %d polls were late", n, h.loop.stats.Overruns.Load())
+		}
+	})
+}
+
+// TestPollsDoNotDrift: a poll that others hold up is late once, the next one is
+// in time again.
+func TestPollsDoNotDrift(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{field: field{answer: counting, takes: 300 * time.Millisecond}, dead: func(time.Duration, *Device) bool { return false }}
+		devices := append(units(1, time.Second), device("other", &Definition{ID: "p", Poll: 700 * time.Millisecond}))
+		devices[1].Unit = 9
+		h := &loopHarness{adapter: l, devices: devices}
+		h.run(t, &l.field, 210*time.Second-time.Millisecond)
+		for name, want := range map[string]int{"u00": 210, "other": 300} {
+			if n := l.reads(0, time.Hour, func(n string) bool { return n == name }); n != want {
+				t.Errorf("%s was read %d times, want %d", name, n, want)
+			}
+		}
+	})
+}
