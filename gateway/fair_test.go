@@ -73,10 +73,14 @@ func TestAllPointsAreReadWhenAUnitIsBack(t *testing.T) {
 		l := &line{field: field{answer: counting, takes: 10 * time.Millisecond}}
 		l.dead = func(elapsed time.Duration, d *Device) bool { return elapsed > time.Minute && elapsed < 5*time.Minute }
 		d := device("d", &Definition{ID: "fast", Poll: time.Second}, &Definition{ID: "slow", Poll: time.Hour})
-		h := &loopHarness{adapter: l, devices: []*Device{d}}
-		h.run(t, &l.field, 6*time.Minute+time.Second)
-		if s := h.loop.reporter.states[d.Points[1]].latest; s.Quality != Good {
-			t.Errorf("a minute after the unit's return: %+v", s)
+		rare := device("rare", &Definition{ID: "rare", Poll: 70 * time.Second, Block: "x"}, &Definition{ID: "slow", Poll: time.Hour})
+		rare.Unit = 2
+		h := &loopHarness{adapter: l, devices: []*Device{d, rare}}
+		h.run(t, &l.field, 6*time.Minute+2*time.Second)
+		for _, p := range []*Point{d.Points[1], rare.Points[1]} {
+			if s := h.loop.reporter.states[p].latest; s.Quality != Good {
+				t.Errorf("a minute after the return of %s: %+v", p.Device.Name, s)
+			}
 		}
 	})
 }
@@ -124,6 +128,26 @@ func TestAllPointsAreReadWhenABusIsBack(t *testing.T) {
 	}
 }
 
+// TestASilentUnitIsProbedOnANewConnection: not first when its next probe is due.
+func TestASilentUnitIsProbedOnANewConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{field: field{answer: counting, takes: 10 * time.Millisecond}}
+		l.dead = func(elapsed time.Duration, d *Device) bool { return d.Name == "u01" && elapsed > time.Minute && elapsed < 5*time.Minute }
+		l.lost = func(elapsed time.Duration) error {
+			if elapsed > 5*time.Minute && len(l.opened) == 0 {
+				l.opened = append(l.opened, elapsed)
+				return errors.New("connection reset")
+			}
+			return nil
+		}
+		h := &loopHarness{adapter: l, devices: units(2, time.Second)}
+		h.run(t, &l.field, 302*time.Second+500*time.Millisecond)
+		if n := l.reads(5*time.Minute, time.Hour, func(name string) bool { return name == "u01" }); n < 2 {
+			t.Errorf("read %d times in the 2 s after the connection was made anew; probed at %v", n, l.probed)
+		}
+	})
+}
+
 // TestALongPassDoesNotHoldTheOthers: a unit that takes 50 requests of 30 ms once
 // a minute, and one that is polled four times a second.
 func TestALongPassDoesNotHoldTheOthers(t *testing.T) {
@@ -159,6 +183,18 @@ func TestPollsDoNotDrift(t *testing.T) {
 			if n := l.reads(0, time.Hour, func(n string) bool { return n == name }); n != want {
 				t.Errorf("%s was read %d times, want %d", name, n, want)
 			}
+		}
+	})
+}
+
+// TestLatePollsAreCounted: 3 of 4 polls of a unit that takes 3.5 s for each.
+func TestLatePollsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{field: field{answer: counting, takes: 3500 * time.Millisecond}}
+		h := &loopHarness{adapter: l, devices: units(1, time.Second)}
+		h.run(t, &l.field, 70*time.Second)
+		if n, shown := h.loop.stats.Overruns.Load(), h.loop.load.Overruns; n < 48 || n > 50 || shown != n {
+			t.Errorf("%d polls were late, the page shows %d", n, shown)
 		}
 	})
 }

@@ -15,6 +15,15 @@ type Overview struct {
 	PerCycle time.Duration `json:"per_cycle_ns"`
 	// Estimated: the speed of the line is not known (TCP, converters).
 	Estimated bool `json:"estimated"`
+	// AutoGap is what max_gap: auto would make of it where it would save
+	// something; nil where not.
+	AutoGap *Saving `json:"auto_gap,omitempty"`
+}
+
+// Saving is the polls of a bus, planned in another way.
+type Saving struct {
+	Requests int     `json:"requests"`
+	Busy     float64 `json:"busy"`
 }
 
 // PointOverview is one point.

@@ -103,17 +103,22 @@ func (s *station) arrange(leaveOut func(*Point) bool) {
 
 // due is when the station is to be asked next.
 func (s *station) due() time.Time {
-	if len(s.queue) > 0 {
+	switch {
+	case len(s.queue) > 0:
 		return s.since
+	case s.failures > 0:
+		return s.probeAt
 	}
+	return s.polled()
+}
+
+// polled is when the next poll is due.
+func (s *station) polled() time.Time {
 	next := s.polls[0].due
 	for i := range s.polls[1:] {
 		if p := &s.polls[i+1]; p.due.Before(next) {
 			next = p.due
 		}
-	}
-	if s.failures > 0 && next.Before(s.probeAt) {
-		return s.probeAt
 	}
 	return next
 }
@@ -172,8 +177,9 @@ func (p *poll) advance(now time.Time) (missed int) {
 	return missed
 }
 
-// silent notes a pass without an answer: the rest of it is dropped, and after
-// some of them the unit is offline and only probed, ever more rarely.
+// silent notes a pass without an answer: the rest of it is dropped. The unit is
+// probed when it would be polled, or sooner; after some of them it is offline
+// and probed ever more rarely.
 func (s *station) silent(now time.Time, reason string) {
 	s.queue = nil
 	for _, d := range s.devices {
@@ -188,12 +194,14 @@ func (s *station) silent(now time.Time, reason string) {
 			p.advance(now)
 		}
 	}
-	if s.failures++; s.failures < max(s.offline.After, 1) {
-		s.probeAt = now
-		return
+	wait := s.offline.Probe
+	if s.failures++; s.failures >= max(s.offline.After, 1) {
+		s.wait = min(max(2*s.wait, wait), max(wait, s.offline.ProbeMax))
+		wait = s.wait
+	} else if next := s.polled(); next.Before(now.Add(wait)) {
+		wait = next.Sub(now)
 	}
-	s.wait = min(max(2*s.wait, s.offline.Probe), max(s.offline.Probe, s.offline.ProbeMax))
-	s.probeAt = now.Add(s.wait)
+	s.probeAt = now.Add(wait)
 }
 
 // answered notes that the unit is there. Where it was not, all its points are
@@ -205,8 +213,9 @@ func (s *station) answered() {
 	s.failures, s.wait = 0, 0
 }
 
-// hurry makes all polls due now.
+// hurry makes all polls due now, or the probe where the unit is silent.
 func (s *station) hurry() {
+	s.probeAt = time.Time{}
 	for i := range s.polls {
 		s.polls[i].due = time.Time{}
 	}

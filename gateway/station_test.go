@@ -17,6 +17,7 @@ type line struct {
 	field
 	dead    func(elapsed time.Duration, d *Device) bool
 	probes  int
+	probed  []string // when
 	probing time.Duration // what a probe of a silent unit takes; 0 is 100 ms
 	resting func(elapsed time.Duration, d *Device) time.Duration
 	started []string // device and time of each request
@@ -44,6 +45,7 @@ func (l *line) silence(group []*Point) []Sample {
 
 func (l *line) Probe(ctx context.Context, p *Point) (Sample, error) {
 	l.probes++
+	l.probed = append(l.probed, fmt.Sprintf("%.0f", time.Since(l.start).Seconds()))
 	if l.dead(time.Since(l.start), p.Device) {
 		sleep(ctx, cmp.Or(l.probing, 100*time.Millisecond))
 		return l.silence([]*Point{p})[0], ctx.Err()
@@ -178,6 +180,40 @@ func TestASilentUnitIsBackAtItsFirstAnswer(t *testing.T) {
 		want := "WARN msg=\"device gives no values: no answer within 500ms\" device=u01\nINFO msg=\"device is well again\" device=u01 after="
 		if !strings.HasPrefix(log, want) || strings.Count(log, "\n") != 2 {
 			t.Errorf("log:\n%s", log)
+		}
+	})
+}
+
+// TestASilentUnitIsProbedEverMoreRarely: offline after three passes, then in
+// intervals that double, and in each outage anew.
+func TestASilentUnitIsProbedEverMoreRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{field: field{answer: counting, takes: 10 * time.Millisecond}}
+		l.dead = func(elapsed time.Duration, d *Device) bool {
+			return elapsed%(5*time.Minute) > time.Minute && elapsed%(5*time.Minute) < 210*time.Second
+		}
+		h := &loopHarness{adapter: l, devices: []*Device{device("d", &Definition{ID: "p", Poll: time.Second})}}
+		h.run(t, &l.field, 10*time.Minute)
+		// Each time the read that was not answered is the first pass.
+		if got := strings.Join(l.probed, " "); got != "63 64 74 94 134 194 254 363 364 374 394 434 494 554" {
+			t.Errorf("probed at %s", got)
+		}
+	})
+}
+
+// TestDevicesOfOneUnitAreSilentAsOne: with same_unit: true.
+func TestDevicesOfOneUnitAreSilentAsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{field: field{answer: counting, takes: 10 * time.Millisecond}}
+		l.dead = func(elapsed time.Duration, d *Device) bool { return elapsed > 10*time.Second }
+		devices := units(4, time.Second)
+		for _, d := range devices {
+			d.Unit, d.SameUnit = 5, true
+		}
+		h := &loopHarness{adapter: l, devices: devices}
+		log := h.run(t, &l.field, time.Minute)
+		if len(h.loop.stations) != 1 || l.probes > 6 || strings.Count(log, "no answer") != 4 {
+			t.Errorf("%d stations, %d probes, log:\n%s", len(h.loop.stations), l.probes, log)
 		}
 	})
 }

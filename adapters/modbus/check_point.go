@@ -237,19 +237,38 @@ func (c *checker) checkScaleFrom(d *gateway.Device, places []place, at *place) {
 		return
 	}
 	most := mostIn(at.address.Table, d.Profile)
-	if span := max(at.end, e.end) - min(at.start, e.start); span > most {
+	joint := [2]int{min(at.start, e.start), max(at.end, e.end)}
+	if span := joint[1] - joint[0]; span > most {
 		c.onPoint(gateway.Error, p, "scale_from", fmt.Sprintf("%s and %s span %d registers, one request reads %d", p.ID, e.point.ID, span, most), noFactor)
+	} else if f, bad := forbiddenIn(d, at.address.Table, joint, []*place{at, e}); bad {
+		c.onPoint(gateway.Error, p, "scale_from", fmt.Sprintf("%s and %s come from one request, and forbid has %s between them", p.ID, e.point.ID, f.in(at.address.Table)), noFactor)
 	}
+}
+
+// forbiddenIn finds what forbid has in the registers of one request, beside the
+// places that it is for. Addresses are those on the wire.
+func forbiddenIn(d *gateway.Device, table Table, within [2]int, wanted []*place) (span, bool) {
+	ranges, _ := parseForbid(d.Profile) // what is wrong with it is said elsewhere
+	for _, f := range ranges {
+		for at := max(f.first+d.Shift, within[0]); f.table == table && at <= min(f.last+d.Shift, within[1]-1); at++ {
+			if !slices.ContainsFunc(wanted, func(w *place) bool { return w.start <= at && at < w.end }) {
+				return span{f.first + d.Shift, f.last + d.Shift}, true
+			}
+		}
+	}
+	return span{}, false
 }
 
 // checkBlocks looks at what has to come from one request.
 func (c *checker) checkBlocks(d *gateway.Device, places []place) {
 	first := make(map[string]*place)
 	span := make(map[string][2]int)
+	members := make(map[string][]*place)
 	for i := range places {
 		at := &places[i]
 		block := at.point.Block
 		f := first[block]
+		members[block] = append(members[block], at)
 		switch {
 		case block == "":
 			continue
@@ -264,6 +283,11 @@ func (c *checker) checkBlocks(d *gateway.Device, places []place) {
 		span[block] = [2]int{min(s[0], at.start), max(s[1], at.end)}
 		if size, most := span[block][1]-span[block][0], mostIn(at.address.Table, d.Profile); size > most {
 			c.onPoint(gateway.Error, at.point, "block", fmt.Sprintf("block %s spans %s, one request reads %d", block, at.address.Table.counted(size), most), "make several blocks of it")
+		}
+	}
+	for block, f := range first {
+		if bad, found := forbiddenIn(d, f.address.Table, span[block], members[block]); found {
+			c.onPoint(gateway.Error, f.point, "block", fmt.Sprintf("block %s is read by one request, and forbid has %s in it", block, bad.in(f.address.Table)), "make several blocks of it")
 		}
 	}
 }

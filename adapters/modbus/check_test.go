@@ -125,6 +125,11 @@ func TestCheckOfPoints(t *testing.T) {
 		{"blocks", "holding", nil, []def{{At: "0", Type: "int16", Block: "x"}, {At: "200", Type: "int16", Block: "x"}, {At: "1", Type: "int16", Block: "y"}, {At: "input:1", Type: "int16", Block: "y"}}, []string{
 			`error devices.d.points.b.block: block x spans 201 registers, one request reads 125; make several blocks of it`,
 			`error devices.d.points.d.block: block y: c is in the holding table, d in the input table; give them blocks of their own`}},
+		{"what is read together over a forbidden register", "holding", func(p *gateway.Profile, d *gateway.Device) { p.Forbid, d.Shift = []string{"5", "40..50"}, 100 }, []def{
+			{At: "0", Type: "int16", Block: "x"}, {At: "9", Type: "int16", Block: "x"}, {At: "3", Type: "int16", ScaleFrom: "b"},
+			{At: "5", Type: "int16", Block: "y"}, {At: "6", Type: "int16", Block: "y"}}, []string{
+			`error devices.d.points.c.scale_from: c and b come from one request, and forbid has holding 105 between them; write a scale where the factor does not change`,
+			`error devices.d.points.a.block: block x is read by one request, and forbid has holding 105 in it; make several blocks of it`}},
 		{"blocks that are written", "holding", func(p *gateway.Profile, d *gateway.Device) {
 			p.MaxWrite = 2
 			d.Commands = []*gateway.Command{{ID: "set", Steps: []*gateway.Step{writes("a", "b"), writes("a", "c", "b"), writes("d", "e")}, OnFail: []*gateway.Step{writes("b"), writes("b", "c")}}}
@@ -267,6 +272,16 @@ unit 3, input 159 to 159: 1 every 10s, ` + (roundTrip + 2*tcpByte).String() + "\
 		fmt.Fprintf(&got, "%s: %d every %s, %s\n", r.Reads, r.Points, r.Every, r.Takes)
 	}
 	expect(t, "overview", []string{got.String()}, want)
+	if o.AutoGap != nil {
+		t.Errorf("auto is the default of input registers, and saves %+v", o.AutoGap)
+	}
+	profile.MaxGap = &gateway.Gap{}
+	profile.Points[1].Poll = time.Second
+	if o, err = Describe(tcp, []*gateway.Device{d}); err != nil || o.AutoGap == nil || len(o.Requests) != 2 || o.AutoGap.Requests != 1 || o.AutoGap.Busy >= o.Busy {
+		t.Errorf("with max_gap: 0: %+v saves %+v", o, o.AutoGap)
+	}
+	profile.MaxGap, profile.Points[1].Poll = nil, 10*time.Second
+	o, _ = Describe(tcp, []*gateway.Device{d})
 	if len(o.Requests) != 2 || !o.Estimated || o.Busy < 0.0011 || o.Busy > 0.0012 {
 		t.Errorf("%+v", o)
 	}

@@ -31,7 +31,8 @@ func Describe(bus *gateway.Bus, devices []*gateway.Device) (gateway.Overview, er
 			o.Points = append(o.Points, describePoint(atlas.places[p]))
 		}
 	}
-	for _, l := range loads(bus, active, atlas) {
+	plan := planner{bus: bus, atlas: atlas}
+	for _, l := range plan.loads(active) {
 		for _, r := range l.requests {
 			o.Requests = append(o.Requests, describeRequest(r, l.every, r.takes(bus)))
 		}
@@ -39,6 +40,15 @@ func Describe(bus *gateway.Bus, devices []*gateway.Device) (gateway.Overview, er
 		o.Cycle = cmp.Or(o.Cycle, l.every)
 	}
 	o.PerCycle = time.Duration(o.Busy * float64(o.Cycle))
+	plan.auto = true
+	var auto gateway.Saving
+	for _, l := range plan.loads(active) {
+		auto.Requests += len(l.requests)
+		auto.Busy += l.busy()
+	}
+	if auto.Requests < len(o.Requests) && auto.Busy < o.Busy {
+		o.AutoGap = &auto
+	}
 	return o, nil
 }
 
@@ -82,26 +92,26 @@ type load struct {
 func (l *load) busy() float64 { return float64(l.takes) / float64(l.every) }
 
 // loads plans the polls of a bus, by interval.
-func loads(bus *gateway.Bus, devices []*gateway.Device, atlas *atlas) []load {
+func (p planner) loads(devices []*gateway.Device) []load {
 	points := make(map[time.Duration][]*gateway.Point)
 	for _, d := range devices {
-		for _, p := range d.Points {
-			if p.Access != "w" && p.Poll > 0 {
-				points[p.Poll] = append(points[p.Poll], p)
+		for _, point := range d.Points {
+			if point.Access != "w" && point.Poll > 0 {
+				points[point.Poll] = append(points[point.Poll], point)
 			}
 		}
 	}
 	var list []load
 	for every, points := range points {
 		l := load{every: every}
-		for _, group := range (planner{bus, atlas}).plan(points) {
+		for _, group := range p.plan(points) {
 			places := make([]*place, len(group))
-			for i, p := range group {
-				places[i] = atlas.places[p]
+			for i, point := range group {
+				places[i] = p.atlas.places[point]
 			}
-			if r, err := newRequest(bus, places); err == nil {
+			if r, err := newRequest(p.bus, places); err == nil {
 				l.requests = append(l.requests, r)
-				l.takes += r.takes(bus)
+				l.takes += r.takes(p.bus)
 			}
 		}
 		list = append(list, l)
@@ -127,7 +137,7 @@ func (c *checker) checkLoad(devices []*gateway.Device, atlas *atlas) {
 	if l.baud == 0 {
 		return
 	}
-	list := loads(c.bus, devices, atlas)
+	list := planner{bus: c.bus, atlas: atlas}.loads(devices)
 	longest := make(map[*gateway.Device]*request)
 	busy := 0.0
 	for _, load := range list {

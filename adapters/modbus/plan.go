@@ -35,6 +35,7 @@ type rules struct {
 type planner struct {
 	bus   *gateway.Bus
 	atlas *atlas
+	auto  bool // as if all profiles said max_gap: auto
 }
 
 // part is points of one unit: those of one request, or, with a reason, those
@@ -184,7 +185,7 @@ func (p planner) rules(items []item, facts []fact) rules {
 		}
 		seen = append(seen, d)
 		r.most = min(r.most, mostIn(table, d.Profile))
-		if gap := gapIn(table, d.Profile); !gap.Auto {
+		if gap := gapIn(table, d.Profile); !gap.Auto && !p.auto {
 			r.gap, r.cost = min(r.gap, gap.Registers), fewest
 		}
 		for _, f := range p.atlas.forbid[d.Profile] {

@@ -50,7 +50,7 @@ func planOf(t testing.TB, bus *gateway.Bus, devices ...*gateway.Device) ([][]*ga
 	for _, d := range devices {
 		points = append(points, d.Points...)
 	}
-	p := planner{bus, atlas}
+	p := planner{bus: bus, atlas: atlas}
 	return p.plan(points), p
 }
 
@@ -239,7 +239,7 @@ func TestPlanIsTheCheapest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := planner{bus, atlas}
+		p := planner{bus: bus, atlas: atlas}
 		seen := make(map[*gateway.Point]int)
 		total := time.Duration(0)
 		for _, g := range p.plan(d.Points) {
@@ -284,7 +284,7 @@ func TestPlanKeepsBlocksTogether(t *testing.T) {
 		}
 		request := make(map[string]int)
 		count := 0
-		for i, g := range (planner{bus, atlas}).plan(d.Points) {
+		for i, g := range (planner{bus: bus, atlas: atlas}).plan(d.Points) {
 			for _, point := range g {
 				count++
 				if was, ok := request[point.Block]; ok && point.Block != "" && was != i {

@@ -41,7 +41,7 @@ func (s *session) Plan(points []*gateway.Point) [][]*gateway.Point {
 		s.planned = now
 		clear(s.batches) // those of older plans; one still in use is made again
 	}
-	parts := planner{s.bus, s.atlas}.divide(points)
+	parts := planner{bus: s.bus, atlas: s.atlas}.divide(points)
 	var groups [][]*gateway.Point
 	for first, last := 0, 0; first < len(parts); first = last {
 		group, requests := parts[first].points, 1
@@ -75,7 +75,7 @@ func (s *session) batch(group []*gateway.Point) *batch {
 	if b != nil && (planned && len(group) == b.points || b.matches(group)) && b.generation == s.generation(b.units) {
 		return b
 	}
-	b = s.compile(group, planner{s.bus, s.atlas}.divide(group))
+	b = s.compile(group, planner{bus: s.bus, atlas: s.atlas}.divide(group))
 	if planned {
 		s.batches[key] = b
 		return b

@@ -179,6 +179,9 @@ func (b *checkedBus) print(out io.Writer) {
 		about = "about "
 	}
 	fmt.Fprintf(out, "\nbus %s: %s, %s%.2f s per %s cycle, %.0f %%\n\n", b.Name, count(len(b.Requests), "request"), about, b.PerCycle.Seconds(), short(b.Cycle), 100*b.Busy)
+	if auto := b.AutoGap; auto != nil {
+		fmt.Fprintf(out, "max_gap: auto would make it %s, %.0f %%, but reads what nobody listed: only where the manual says that reading has no effect\n\n", count(auto.Requests, "request"), 100*auto.Busy)
+	}
 	printLearnt(out, b.Learnt)
 }
 
