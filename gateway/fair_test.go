@@ -73,7 +73,7 @@ func TestAllPointsAreReadWhenAUnitIsBack(t *testing.T) {
 		l := &line{field: field{answer: counting, takes: 10 * time.Millisecond}}
 		l.dead = func(elapsed time.Duration, d *Device) bool { return elapsed > time.Minute && elapsed < 5*time.Minute }
 		d := device("d", &Definition{ID: "fast", Poll: time.Second}, &Definition{ID: "slow", Poll: time.Hour})
-		rare := device("rare", &Definition{ID: "rare", Poll: 70 * time.Second, Block: "x"}, &Definition{ID: "slow", Poll: time.Hour})
+		rare := device("rare", &Definition{ID: "rare", Poll: 250 * time.Second, Block: "x"}, &Definition{ID: "slow", Poll: time.Hour})
 		rare.Unit = 2
 		h := &loopHarness{adapter: l, devices: []*Device{d, rare}}
 		h.run(t, &l.field, 6*time.Minute+2*time.Second)
