@@ -111,6 +111,27 @@ type Rereader interface {
 	Reread(ctx context.Context, group []*Point) (samples []Sample, same time.Time, err error)
 }
 
+// Gatherer is a Session that can have requests of several groups in flight. It
+// is a Prober too: a Probe leaves the samples of the last ReadAll alone.
+type Gatherer interface {
+	// Room is how many requests can be in flight; 1 is one after the other. Flights
+	// is how many of them a group makes.
+	Room() int
+	Flights(group []*Point) int
+	// ReadAll makes several readings at a time, each of which gets what Read or
+	// Reread would have given.
+	ReadAll(ctx context.Context, readings []Reading) error
+}
+
+// Reading is one group of a ReadAll, and what comes of it.
+type Reading struct {
+	Group []*Point
+	Again bool // as Reread, not as Read
+
+	Samples []Sample
+	Same    time.Time
+}
+
 // Replanner is a Session whose plans get out of date, as it learns what its
 // devices can't do.
 type Replanner interface {

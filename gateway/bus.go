@@ -44,6 +44,9 @@ type busLoop struct {
 	aside    map[string][][]*Point // plans of reads out of turn
 	asideOf  Session
 
+	flight   []*station // whose requests are under way together
+	readings []Reading  // the same
+
 	session  Session // nil while there is none
 	planned  int     // what the session's plans depend on
 	answered bool    // the session gave a good answer
@@ -162,7 +165,7 @@ func (b *busLoop) serve(ctx context.Context) (err error) {
 	hurry := now.Sub(b.hurried) >= leastHurry
 	for _, s := range b.stations {
 		if s.restart(); hurry {
-			s.hurry()
+			s.hurry(now)
 		}
 	}
 	if hurry {
@@ -219,6 +222,9 @@ func (b *busLoop) next(now time.Time) (best *station, wake time.Time) {
 	wake = b.untilRules(b.refresh)
 	var since time.Time
 	for _, s := range b.stations {
+		if s.flying {
+			continue
+		}
 		due := s.due()
 		if at := b.readyAt(s, now, due); at.After(now) {
 			if at.Before(wake) {
@@ -259,8 +265,9 @@ func (b *busLoop) othersAnswer() bool {
 	return false
 }
 
-// step makes one request: the next one of the station's pass, or a probe of a
-// silent station.
+// step makes one request, or several that can be in flight at a time: the next
+// one of the station's pass and of others' that are due, or a probe of a silent
+// station.
 func (b *busLoop) step(ctx context.Context, s *station) error {
 	wasSilent := s.failures > 0
 	if wasSilent {
@@ -268,32 +275,90 @@ func (b *busLoop) step(ctx context.Context, s *station) error {
 			return err
 		}
 	}
-	if len(s.queue) == 0 {
-		b.replan()
-		if missed := s.begin(time.Now(), b.grid, b.plan); !wasSilent {
-			b.stats.Overruns.Add(int64(missed))
-			b.load.Overruns += int64(missed)
-		}
-		if len(s.queue) == 0 {
-			return nil
-		}
+	if !b.begin(s, wasSilent) {
+		return nil
 	}
-	g := &s.queue[0]
+	b.gather(s)
 	begin := time.Now()
-	samples, again, err := b.poll(ctx, s, g)
-	if err != nil {
+	if err := b.poll(ctx); err != nil {
 		return err
 	}
 	now := time.Now()
-	b.load.note(now, now.Sub(begin), len(g.points))
-	s.since = now // the others that are due come first now
-	if again {
+	took := now.Sub(begin) // by all of them
+	for i, s := range b.flight {
+		b.load.note(now, took, len(b.readings[i].Group))
+		s.since, took = now, 0 // the others that are due come first now
+	}
+	took = now.Sub(begin)
+	for i, s := range b.flight {
+		r := &b.readings[i]
+		if silent(r.Samples) {
+			b.patience.spend(now, took, true)
+			took = 0
+		}
+		if err := b.arrive(ctx, s, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin sees to it that the station has a request to make, unless there is none.
+func (b *busLoop) begin(s *station, wasSilent bool) bool {
+	if len(s.queue) > 0 {
+		return true
+	}
+	b.replan()
+	if missed := s.begin(time.Now(), b.grid, b.plan); !wasSilent {
+		b.stats.Overruns.Add(int64(missed))
+		b.load.Overruns += int64(missed)
+	}
+	return len(s.queue) > 0
+}
+
+// gather finds what can be in flight with the next request of a station.
+func (b *busLoop) gather(s *station) {
+	b.flight = append(b.flight[:0], s)
+	gatherer, ok := b.session.(Gatherer)
+	if !ok || gatherer.Room() == 1 {
+		return
+	}
+	s.flying = true
+	for room := gatherer.Room() - gatherer.Flights(s.queue[0].points); room > 0; {
+		next, _ := b.next(time.Now())
+		if next == nil {
+			break
+		}
+		next.flying = true
+		b.flight = append(b.flight, next)
+		if next.failures > 0 || !b.begin(next, false) {
+			b.flight = b.flight[:len(b.flight)-1]
+			next.flying = false
+			break // in a turn of its own
+		}
+		room -= gatherer.Flights(next.queue[0].points)
+	}
+	for _, s := range b.flight {
+		s.flying = false
+	}
+}
+
+// arrive does what follows from what came of a station's request.
+func (b *busLoop) arrive(ctx context.Context, s *station, r *Reading) error {
+	g := &s.queue[0]
+	if g.putOff(r.Samples) {
 		return nil
 	}
 	s.queue = s.queue[1:]
-	if silent(samples) {
-		b.patience.spend(now, now.Sub(begin), true)
-		if err := b.doubt(ctx, s, g, samples[0].Reason); err != nil {
+	b.stats.Samples.Add(int64(len(g.points)))
+	if r.Same.IsZero() {
+		b.heard(r.Samples)
+		s.note(g, r.Samples)
+	} else {
+		g.repeated = r.Same
+	}
+	if silent(r.Samples) {
+		if err := b.doubt(ctx, s, g, r.Samples[0].Reason); err != nil {
 			return err
 		}
 	}
@@ -323,33 +388,32 @@ func (b *busLoop) stamp() {
 	}
 }
 
-// poll reads a group of a station and takes its samples: none where all is as it
-// was, which is most of the time, and where the unit is busy and the group is to
-// be read again.
-func (b *busLoop) poll(ctx context.Context, s *station, g *group) (samples []Sample, again bool, err error) {
+// poll reads the next group of each station in flight. There are no samples
+// where all is as it was, which is most of the time.
+func (b *busLoop) poll(ctx context.Context) (err error) {
 	begin := time.Now()
-	var same time.Time
-	if rereader, ok := b.session.(Rereader); ok && s.stands(g) && !b.watchers.some.Load() {
-		samples, same, err = rereader.Reread(ctx, g.points)
-	} else {
-		samples, err = b.session.Read(ctx, g.points)
+	watched := b.watchers.some.Load()
+	rereader, rereads := b.session.(Rereader)
+	b.readings = b.readings[:0]
+	for _, s := range b.flight {
+		g := &s.queue[0]
+		b.readings = append(b.readings, Reading{Group: g.points, Again: rereads && s.stands(g) && !watched})
 	}
-	b.watchers.told("read", samples, begin, err)
-	if err != nil {
-		return nil, false, err
+	switch r := &b.readings[0]; {
+	case len(b.readings) > 1:
+		err = b.session.(Gatherer).ReadAll(ctx, b.readings)
+	case r.Again:
+		r.Samples, r.Same, err = rereader.Reread(ctx, r.Group)
+	default:
+		r.Samples, err = b.session.Read(ctx, r.Group)
 	}
-	b.stats.Requests.Add(1)
-	if g.putOff(samples) {
-		return nil, true, nil
+	for i := range b.readings {
+		b.watchers.told("read", b.readings[i].Samples, begin, err)
 	}
-	b.stats.Samples.Add(int64(len(g.points)))
-	if !same.IsZero() {
-		g.repeated = same
-		return nil, false, nil
+	if err == nil {
+		b.stats.Requests.Add(int64(len(b.readings)))
 	}
-	b.heard(samples)
-	s.note(g, samples)
-	return samples, false, nil
+	return err
 }
 
 // plan divides points into requests and finds their states.

@@ -116,7 +116,7 @@ func TestAllPointsAreReadWhenABusIsBack(t *testing.T) {
 				_, _ = f.poll(t, 2*time.Minute, device("d", &Definition{ID: "fast", Poll: time.Second}, &Definition{ID: "slow", Poll: time.Hour}))
 				slow := 0
 				for _, r := range f.reads {
-					if strings.HasSuffix(r, "fast+1") {
+					if strings.HasSuffix(r, "fast+1") || strings.HasSuffix(r, "slow+0") {
 						slow++
 					}
 				}
@@ -132,7 +132,9 @@ func TestAllPointsAreReadWhenABusIsBack(t *testing.T) {
 func TestASilentUnitIsProbedOnANewConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &line{field: field{answer: counting, takes: 10 * time.Millisecond}}
-		l.dead = func(elapsed time.Duration, d *Device) bool { return d.Name == "u01" && elapsed > time.Minute && elapsed < 5*time.Minute }
+		l.dead = func(elapsed time.Duration, d *Device) bool {
+			return d.Name == "u01" && elapsed > time.Minute && elapsed < 5*time.Minute
+		}
 		l.lost = func(elapsed time.Duration) error {
 			if elapsed > 5*time.Minute && len(l.opened) == 0 {
 				l.opened = append(l.opened, elapsed)
@@ -193,8 +195,51 @@ func TestLatePollsAreCounted(t *testing.T) {
 		l := &line{field: field{answer: counting, takes: 3500 * time.Millisecond}}
 		h := &loopHarness{adapter: l, devices: units(1, time.Second)}
 		h.run(t, &l.field, 70*time.Second)
-		if n, shown := h.loop.stats.Overruns.Load(), h.loop.load.Overruns; n < 48 || n > 50 || shown != n {
+		if n, shown := h.loop.stats.Overruns.Load(), h.loop.load.Overruns; n < 46 || n > 50 || shown != n {
 			t.Errorf("%d polls were late, the page shows %d", n, shown)
+		}
+	})
+}
+
+// gatherer is a line with room for four requests at a time.
+type gatherer struct{ *line }
+
+func (g gatherer) Open(context.Context) (Session, error) { return g, nil }
+func (g gatherer) Room() int                             { return 4 }
+func (g gatherer) Flights([]*Point) int                  { return 1 }
+
+func (g gatherer) ReadAll(ctx context.Context, readings []Reading) error {
+	alone := g.takes
+	defer func() { g.takes = alone }()
+	for i := range readings {
+		r := &readings[i]
+		var err error
+		if r.Samples, err = g.line.Read(ctx, r.Group); err != nil {
+			return err
+		}
+		g.takes = 0 // the others came meanwhile
+	}
+	return nil
+}
+
+// TestRequestsOfSeveralUnitsAreInFlight: of eight units that take 100 ms each,
+// four at a time, whichever are due; and a silent one does not spoil the others.
+func TestRequestsOfSeveralUnitsAreInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{field: field{answer: counting, takes: 100 * time.Millisecond}}
+		l.dead = func(elapsed time.Duration, d *Device) bool { return elapsed > 30*time.Second && d.Name == "u03" }
+		devices := units(8, 200*time.Millisecond)
+		devices[7].Points[0].Definition = &Definition{ID: "p", Poll: 10 * time.Second}
+		h := &loopHarness{adapter: gatherer{l}, devices: devices}
+		h.run(t, &l.field, time.Minute)
+		for _, d := range devices {
+			n := l.reads(0, 30*time.Second, func(name string) bool { return name == d.Name })
+			if want := int(30 * time.Second / d.Points[0].Poll); n < want-2 || n > want {
+				t.Errorf("%s was read %d times in 30 s, want %d", d.Name, n, want)
+			}
+			if s := h.loop.reporter.states[d.Points[0]].latest; (s.Quality == Good) != (d.Name != "u03") {
+				t.Errorf("%s: %+v", d.Name, s)
+			}
 		}
 	})
 }

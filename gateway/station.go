@@ -15,6 +15,7 @@ type station struct {
 	queue   []group            // what is left of the pass under way
 	since   time.Time          // when the pass under way was due, or made its last request
 	probe   *pointState        // tells whether the unit is there
+	flying  bool               // its next request is chosen already
 
 	offline  Offline
 	failures int           // passes in a row without any answer
@@ -208,16 +209,22 @@ func (s *station) silent(now time.Time, reason string) {
 // bad, and are read at once.
 func (s *station) answered() {
 	if s.failures > 0 {
-		s.hurry()
+		s.hurry(time.Now())
 	}
 	s.failures, s.wait = 0, 0
 }
 
-// hurry makes all polls due now, or the probe where the unit is silent.
-func (s *station) hurry() {
-	s.probeAt = time.Time{}
+// hurry makes the polls due that would not be soon, or the probe where the unit
+// is silent.
+func (s *station) hurry(now time.Time) {
+	soon := now.Add(time.Second)
+	if s.probeAt.After(soon) {
+		s.probeAt = now
+	}
 	for i := range s.polls {
-		s.polls[i].due = time.Time{}
+		if p := &s.polls[i]; p.due.After(soon) {
+			p.due = time.Time{}
+		}
 	}
 }
 

@@ -17,8 +17,8 @@ type line struct {
 	field
 	dead    func(elapsed time.Duration, d *Device) bool
 	probes  int
-	probed  []string // when
-	probing time.Duration // what a probe of a silent unit takes; 0 is 100 ms
+	probed  []time.Duration // when
+	probing time.Duration   // what a probe of a silent unit takes; 0 is 100 ms
 	resting func(elapsed time.Duration, d *Device) time.Duration
 	started []string // device and time of each request
 }
@@ -45,7 +45,7 @@ func (l *line) silence(group []*Point) []Sample {
 
 func (l *line) Probe(ctx context.Context, p *Point) (Sample, error) {
 	l.probes++
-	l.probed = append(l.probed, fmt.Sprintf("%.0f", time.Since(l.start).Seconds()))
+	l.probed = append(l.probed, time.Since(l.start))
 	if l.dead(time.Since(l.start), p.Device) {
 		sleep(ctx, cmp.Or(l.probing, 100*time.Millisecond))
 		return l.silence([]*Point{p})[0], ctx.Err()
@@ -127,13 +127,16 @@ func TestProbesHaveAShareOfTheBus(t *testing.T) {
 		l := &line{field: field{answer: counting, takes: 30 * time.Millisecond}, probing: time.Second}
 		l.dead = func(elapsed time.Duration, d *Device) bool { return elapsed > 10*time.Second && d.Name >= "u08" }
 		h := &loopHarness{adapter: l, devices: units(16, 240*time.Millisecond)}
-		var probes [4]int
-		marks := []time.Duration{30 * time.Second, 70 * time.Second, 140 * time.Second, 640 * time.Second}
-		for i, at := range marks {
-			time.AfterFunc(at, func() { probes[i] = l.probes })
+		h.run(t, &l.field, 11*time.Minute)
+		probes := func(from, to time.Duration) (n int) {
+			for _, at := range l.probed {
+				if at >= from && at < to {
+					n++
+				}
+			}
+			return n
 		}
-		h.run(t, &l.field, marks[3]+time.Second)
-		first, later := probes[1]-probes[0], probes[3]-probes[2]
+		first, later := probes(30*time.Second, 70*time.Second), probes(140*time.Second, 640*time.Second)
 		if first < 5 || first > 7 || later < 18 || later > 21 {
 			t.Errorf("%d s of probes in the first 40 s, %d s in 500 s later", first, later)
 		}
@@ -195,7 +198,11 @@ func TestASilentUnitIsProbedEverMoreRarely(t *testing.T) {
 		h := &loopHarness{adapter: l, devices: []*Device{device("d", &Definition{ID: "p", Poll: time.Second})}}
 		h.run(t, &l.field, 10*time.Minute)
 		// Each time the read that was not answered is the first pass.
-		if got := strings.Join(l.probed, " "); got != "63 64 74 94 134 194 254 363 364 374 394 434 494 554" {
+		var got string
+		for _, at := range l.probed {
+			got += fmt.Sprintf(" %.0f", at.Seconds())
+		}
+		if got != " 63 64 74 94 134 194 254 363 364 374 394 434 494 554" {
 			t.Errorf("probed at %s", got)
 		}
 	})

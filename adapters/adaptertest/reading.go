@@ -141,6 +141,72 @@ func silentUnit(t *testing.T, h Harness) {
 	}
 }
 
+func together(t *testing.T, h Harness) {
+	r := newRig(t, h, answerTime)
+	want := r.hold()
+	session := r.open(t)
+	gatherer, ok := session.(gateway.Gatherer)
+	if !ok || gatherer.Room() == 1 {
+		t.Skip("the session reads one group at a time")
+	}
+	groups := session.Plan(r.points)
+	if gatherer.Room() != h.Window {
+		t.Errorf("room for %d requests, the bus may have %d in flight", gatherer.Room(), h.Window)
+	}
+	read := func(again bool, check func(gateway.Sample)) (same int) {
+		t.Helper()
+		readings := make([]gateway.Reading, len(groups))
+		for i, group := range groups {
+			readings[i] = gateway.Reading{Group: group, Again: again}
+			if gatherer.Flights(group) < 1 {
+				t.Errorf("%s: no request", names(group))
+			}
+		}
+		if err := gatherer.ReadAll(t.Context(), readings); err != nil {
+			t.Fatal(err)
+		}
+		for i, group := range groups {
+			if !readings[i].Same.IsZero() {
+				same++
+				continue
+			}
+			for k, s := range readings[i].Samples {
+				if s.Point != group[k] || len(readings[i].Samples) != len(group) {
+					t.Fatalf("%s: sample %d of %d is not of it", names(group), k, len(readings[i].Samples))
+				}
+				check(s)
+			}
+		}
+		return same
+	}
+	as := func(s gateway.Sample) {
+		t.Helper()
+		if good(t, s); !s.Value.Equal(want[s.Point]) {
+			t.Errorf("%s.%s is %v, the device holds %v", s.Point.Device.Name, s.Point.ID, s.Value, want[s.Point])
+		}
+	}
+	if same := read(false, as); same != 0 {
+		t.Errorf("%d groups of a first reading are as before", same)
+	}
+	if _, ok := session.(gateway.Rereader); ok && read(true, as) != len(groups) {
+		t.Error("what stands was not noticed")
+	}
+	silent := groups[0][0].Device
+	r.Silence(silent, true)
+	groups = slices.DeleteFunc(slices.Clone(groups), func(g []*gateway.Point) bool { // one of its groups will do
+		return &g[0] != &groups[0][0] && g[0].Device.Unit == silent.Unit
+	})
+	read(true, func(s gateway.Sample) {
+		if s.Point.Device.Unit != silent.Unit {
+			as(s)
+		} else if s.Quality != gateway.Bad {
+			t.Errorf("%s is %v, but its unit is silent", s.Point.ID, s.Quality)
+		}
+	})
+	r.Silence(silent, false)
+	read(false, as)
+}
+
 func cutConnection(t *testing.T, h Harness) {
 	r := newRig(t, h, answerTime)
 	session := r.open(t)

@@ -71,6 +71,7 @@ func Run(t *testing.T, h Harness) {
 		{"read gives a good sample for each point", read},
 		{"a failing point makes only its group bad", failingPoint},
 		{"a silent unit is bad until it answers again", silentUnit},
+		{"groups that are read at a time are as read one after the other", together},
 		{"a cut connection is an error and can be opened anew", cutConnection},
 		{"what is written is what is read", write},
 		{"what does not fit is refused before it is sent", refuse},

@@ -21,8 +21,10 @@ type request struct {
 
 	// Of the session that made it:
 	at         *unit
-	generation int   // of what was known of the unit
-	err        error // of the last read
+	samples    []gateway.Sample // of the group, in the Read under way
+	again      bool             // an answer that repeats the last one needs no samples
+	generation int              // of what was known of the unit
+	err        error            // of the last read
 	took       time.Duration
 	failures   int       // in a row, without an exception
 	answers    int       // of the unit, at the last of them

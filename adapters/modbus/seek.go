@@ -322,9 +322,9 @@ func (s *session) settle(r *request, q *search, over bool, err error) error {
 	for i := range r.readings {
 		at := &r.readings[i]
 		if q.freshAt(int(at.start), int(at.end)) {
-			s.samples[at.slot] = r.sample(at, q.data, now)
+			r.samples[at.slot] = r.sample(at, q.data, now)
 		} else {
-			s.samples[at.slot] = gateway.Sample{Point: at.point, Time: now, Reason: reason(q.err, r.timeout), Silent: nothing, Busy: busy(q.err)}
+			r.samples[at.slot] = gateway.Sample{Point: at.point, Time: now, Reason: reason(q.err, r.timeout), Silent: nothing, Busy: busy(q.err)}
 		}
 	}
 	if over {

@@ -26,6 +26,9 @@ type session struct {
 	others   map[**gateway.Point]*batch // of other groups
 	planned  int                        // of the last Plan
 	samples  []gateway.Sample
+	one      [1]gateway.Reading // of Read and Reread
+	reading  []*batch
+	requests []*request
 	searches map[*unit]*search
 	holdOff  map[*unit]time.Time // no search before
 	pdu      []byte
@@ -35,6 +38,7 @@ var (
 	_ gateway.Prober   = (*session)(nil)
 	_ gateway.Pacer    = (*session)(nil)
 	_ gateway.Rereader = (*session)(nil)
+	_ gateway.Gatherer = (*session)(nil)
 
 	_ interface{ Planned() int } = (*session)(nil)
 )
@@ -65,29 +69,23 @@ func (s *session) Read(ctx context.Context, group []*gateway.Point) ([]gateway.S
 	if len(group) == 0 {
 		return nil, nil
 	}
-	b := s.batch(group)
-	if err := s.read(ctx, group, b, false); err != nil {
-		return nil, err
-	}
-	return s.samples, nil
+	s.one[0] = gateway.Reading{Group: group}
+	err := s.ReadAll(ctx, s.one[:])
+	return s.one[0].Samples, err
 }
 
 // Reread is Read, but compares answers with the last ones before it decodes any.
 func (s *session) Reread(ctx context.Context, group []*gateway.Point) ([]gateway.Sample, time.Time, error) {
-	b := s.batch(group)
-	if err := s.read(ctx, group, b, true); err != nil {
-		return nil, time.Time{}, err
-	}
-	if at := b.repeats(); !at.IsZero() {
-		return nil, at, nil
-	}
-	for _, r := range b.requests {
-		if r.same {
-			r.fill(s.samples, r.last, r.heard)
-		}
-	}
-	return s.samples, time.Time{}, nil
+	s.one[0] = gateway.Reading{Group: group, Again: true}
+	err := s.ReadAll(ctx, s.one[:])
+	return s.one[0].Samples, s.one[0].Same, err
 }
+
+// Room is how many requests can be in flight.
+func (s *session) Room() int { return max(1, s.bus.Pipeline) * len(s.windows) }
+
+// Flights is how many requests a group makes.
+func (s *session) Flights(group []*gateway.Point) int { return len(s.batch(group).requests) }
 
 // repeats is when all answers were found to be as the ones before, zero where
 // one was not.
@@ -106,31 +104,65 @@ func (b *batch) repeats() (at time.Time) {
 	return at
 }
 
-// read makes the samples of a group; none, where again is set, of requests that
-// are answered as before.
-func (s *session) read(ctx context.Context, group []*gateway.Point, b *batch, again bool) error {
-	s.samples = slices.Grow(s.samples[:0], len(group))[:len(group)]
-	now := time.Now()
-	for _, l := range b.left {
-		s.samples[l.slot] = gateway.Sample{Point: group[l.slot], Time: now, Reason: l.why}
+// ReadAll sends the requests of several groups, and makes the samples of each.
+func (s *session) ReadAll(ctx context.Context, readings []gateway.Reading) error {
+	points := 0
+	for i := range readings {
+		points += len(readings[i].Group)
 	}
-	for _, u := range b.units {
-		if err := s.wait(ctx, u); err != nil {
-			return err
+	s.samples = slices.Grow(s.samples[:0], points)[:points]
+	s.reading, s.requests = s.reading[:0], s.requests[:0]
+	now, rest := time.Now(), s.samples
+	for i := range readings {
+		n := len(readings[i].Group)
+		b := s.batch(readings[i].Group)
+		b.samples, rest = rest[:n:n], rest[n:]
+		s.reading, s.requests = append(s.reading, b), append(s.requests, b.requests...)
+		for _, r := range b.requests {
+			r.samples, r.again = b.samples, readings[i].Again
+		}
+		for _, l := range b.left {
+			b.samples[l.slot] = gateway.Sample{Point: l.point, Time: now, Reason: l.why}
+		}
+		for _, u := range b.units {
+			if err := s.wait(ctx, u); err != nil {
+				return err
+			}
 		}
 	}
-	if err := s.send(ctx, b.requests, again); err != nil {
+	if err := s.send(ctx, s.requests); err != nil {
 		return err
 	}
+	for i, b := range s.reading {
+		if err := s.complete(ctx, b, now); err != nil {
+			return err
+		}
+		if readings[i].Same = b.repeats(); readings[i].Same.IsZero() {
+			readings[i].Samples = b.samples
+		}
+	}
+	return nil
+}
+
+// complete does what is left to do about a group after the window. Where its
+// answers were not all as the ones before, all of them make samples.
+func (s *session) complete(ctx context.Context, b *batch, now time.Time) error {
 	silent := len(b.requests) > 0
 	for _, r := range b.requests {
 		if err := s.finish(ctx, r); err != nil {
 			return err
 		}
-		silent = silent && !r.same && s.samples[r.readings[0].slot].Silent
+		silent = silent && !r.same && b.samples[r.readings[0].slot].Silent
 	}
 	for _, l := range b.left {
-		s.samples[l.slot].Silent = silent // as the rest of its unit is
+		b.samples[l.slot].Silent = silent // as the rest of its unit is
+	}
+	if b.repeats().IsZero() {
+		for _, r := range b.requests {
+			if r.same {
+				r.fill(r.samples, r.last, r.heard)
+			}
+		}
 	}
 	for _, u := range b.units {
 		if err := s.learn(ctx, u, now); err != nil {
@@ -151,7 +183,7 @@ func (s *session) finish(ctx context.Context, r *request) error {
 	for try := 0; r.err != nil && s.again(try, r.at, r.err); try++ {
 		var data []byte
 		if data, r.err = s.once(ctx, r, r.timeout); r.err == nil {
-			r.fill(s.samples, data, time.Now())
+			r.fill(r.samples, data, time.Now())
 		}
 	}
 	if r.err == nil {
@@ -161,7 +193,7 @@ func (s *session) finish(ctx context.Context, r *request) error {
 	if lost := s.lost(ctx, r.err); lost != nil {
 		return lost
 	}
-	r.fail(s.samples, time.Now())
+	r.fail(r.samples, time.Now())
 	if s.doubt(r, r.err); s.searches[r.at] != q && refuses(r.err) {
 		return s.seek(ctx, r, s.searches[r.at])
 	}

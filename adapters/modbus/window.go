@@ -26,6 +26,7 @@ type batch struct {
 	requests   []*request
 	left       []leftOut
 	points     int
+	samples    []gateway.Sample // of the Read under way
 }
 
 // leftOut is a point that no request is made for.
@@ -47,7 +48,7 @@ func (s *session) Plan(points []*gateway.Point) [][]*gateway.Point {
 		group, requests := parts[first].points, 1
 		for last = first + 1; last < len(parts) && parts[last].unit == parts[first].unit && parts[last].unit >= 0; last++ {
 			if parts[last].why == "" {
-				if requests == s.depth() {
+				if requests == s.Room() {
 					break
 				}
 				requests++
@@ -60,9 +61,6 @@ func (s *session) Plan(points []*gateway.Point) [][]*gateway.Point {
 	}
 	return groups
 }
-
-// depth is how many requests can be in flight.
-func (s *session) depth() int { return max(1, s.bus.Pipeline) * len(s.windows) }
 
 // batch is the compiled group: the one that Plan made, or a new one where the
 // group is not Plan's, or more is known now.
@@ -173,8 +171,6 @@ type window struct {
 	single   bool // one request at a time
 	requests []wire.Request
 	reads    []*request
-	samples  []gateway.Sample
-	again    bool // what an answer repeats needs no samples
 	begin    time.Time
 	err      error
 	land     func(i int, pdu []byte, err error)
@@ -189,9 +185,9 @@ func newWindow(client *wire.Client, pipeline int) *window {
 
 // send makes the requests, spread over the connections, and fills the samples
 // of those that are answered. What came of each is in its err.
-func (s *session) send(ctx context.Context, requests []*request, again bool) error {
+func (s *session) send(ctx context.Context, requests []*request) error {
 	for _, w := range s.windows {
-		w.requests, w.reads, w.samples, w.again, w.err = w.requests[:0], w.reads[:0], s.samples, again, nil
+		w.requests, w.reads, w.err = w.requests[:0], w.reads[:0], nil
 	}
 	n := 0
 	for _, r := range requests {
@@ -274,8 +270,8 @@ func (w *window) take(i int, pdu []byte, err error) {
 	if r.err = err; err != nil {
 		return
 	}
-	if r.heard, r.same = now, w.again && r.repeats(data); !r.same {
-		r.fill(w.samples, data, now)
+	if r.heard, r.same = now, r.again && r.repeats(data); !r.same {
+		r.fill(r.samples, data, now)
 	}
 }
 
