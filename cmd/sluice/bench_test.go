@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -21,6 +23,25 @@ func TestBenchModbus(t *testing.T) {
 			t.Errorf("no %s in:\n%s", want, out)
 		}
 	}
+	early := sluice(t, "bench", "modbus", "--devices", "1", "--for", "1h")
+	seen, err := early.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := early.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(seen)
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "the gateway starts: ") {
+	}
+	_ = early.Process.Signal(os.Interrupt)
+	last := lines.Text()
+	for lines.Scan() {
+		last = lines.Text()
+	}
+	if err := early.Wait(); exitCode(err) != 2 || last != "sluice: ended early: this was not measured to the end" {
+		t.Errorf("ended early: %v, %s", err, last)
+	}
 	if out, err := sluice(t, "bench", "modbus", "--devices", "0").CombinedOutput(); exitCode(err) != 2 || !strings.Contains(string(out), "at least 1 device") {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -29,12 +50,12 @@ func TestBenchModbus(t *testing.T) {
 // TestBenchLimits holds the daemon to bounds that also a loaded machine keeps,
 // with the race detector in it; the figures that count come from an idle one.
 func TestBenchLimits(t *testing.T) {
-	out, err := sluice(t, "bench", "limits", "--for", "1s").CombinedOutput()
+	out, err := sluice(t, "bench", "limits", "--for", "300ms").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, points := range []int{100, 10000} {
-		line := regexp.MustCompile(fmt.Sprintf(`(?m)^ *%d +(\d+) ms +[\d.]+ MiB +([\d.]+) MiB +(\d+) ms$`, points)).FindStringSubmatch(string(out))
+		line := regexp.MustCompile(fmt.Sprintf(`(?m)^ *%d +(\d+) ms +[\d.]+ MiB +([\d.]+) MiB +[\d.]+ MiB +(\d+) ms$`, points)).FindStringSubmatch(string(out))
 		if line == nil {
 			t.Fatalf("no line for %d points:\n%s", points, out)
 		}
