@@ -98,9 +98,8 @@ func (o *traceOptions) run(ctx context.Context, s *gateway.Site, out io.Writer) 
 // traceAlone polls one bus as a gateway would, and watches. What is measured
 // goes nowhere.
 func (o *traceOptions) traceAlone(ctx context.Context, s *gateway.Site, out io.Writer) error {
-	if found := site.OpenSecrets(s); found.Errors() > 0 {
-		found.Print(os.Stderr)
-		return errFound
+	if _, err := soleBus(s, o.bus, os.Stderr); err != nil {
+		return err
 	}
 	dir, err := os.MkdirTemp("", "sluice-trace-")
 	if err != nil {

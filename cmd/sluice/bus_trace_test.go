@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -22,7 +24,19 @@ func TestTraceOfABus(t *testing.T) {
 			t.Errorf("%s: %v\n%s", when, err, out)
 		}
 	}
+	own := filepath.Join(filepath.Dir(p.path), "own.txt") // a password for the cloud, which a bus does not need
+	password, err := os.ReadFile(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(own); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := execute(t, "trace", "nowhere", "--site", p.path); err == nil || err.Error() != "the site has no bus nowhere; it has tcp, rtu" {
+		t.Errorf("a bus that is not there: %v", err)
+	}
 	check("without a gateway")
+	write(t, own, string(password))
 	s := runPlant(t, p)
 	eventually(t, func() error {
 		_, err := dialControl(t.Context(), s)

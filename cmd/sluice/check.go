@@ -17,7 +17,7 @@ import (
 )
 
 func checkCommand() *cobra.Command {
-	var verbose, quiet, asJSON bool
+	var verbose, quiet, asJSON, secrets bool
 	var trace string
 	var hold time.Duration
 	cmd := &cobra.Command{
@@ -25,7 +25,8 @@ func checkCommand() *cobra.Command {
 		Short: "Check site files",
 		Long: `Check reads site files as "sluice run" would and says what is wrong with
 them: each finding with its line, the word and what to write instead. Secrets
-are not opened.
+are opened with --secrets only, since not everybody may: one that is missing is
+an error then.
 
 With --verbose it also shows what the program makes of the file: each point's
 address as printed and on the wire, the requests planned for each bus and how
@@ -47,7 +48,7 @@ Exit code 0: no errors (warnings may be there), 1: errors.
 			var checked []checkedSite
 			wrong := false
 			for _, path := range paths {
-				c, err := checkSite(cmd.Context(), path, verbose || asJSON)
+				c, err := checkSite(cmd.Context(), path, verbose || asJSON, secrets)
 				if err != nil {
 					return err
 				}
@@ -80,6 +81,7 @@ Exit code 0: no errors (warnings may be there), 1: errors.
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show points, planned requests, the load of each bus and secrets")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "say only what is wrong")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print findings, points and requests as JSON")
+	cmd.Flags().BoolVar(&secrets, "secrets", false, "open the secrets, as run does: one that is missing is an error")
 	cmd.Flags().StringVar(&trace, "trace", "", "CSV file of recorded values: print the events and computed points that follow")
 	cmd.Flags().DurationVar(&hold, "hold", 10*time.Minute, "how long a recorded value counts when no other follows")
 	return cmd
@@ -106,9 +108,12 @@ type checkedBus struct {
 }
 
 // checkSite checks a file; whole also looks for what was learnt about the site's
-// devices.
-func checkSite(ctx context.Context, path string, whole bool) (checkedSite, error) {
+// devices, secrets opens them.
+func checkSite(ctx context.Context, path string, whole, secrets bool) (checkedSite, error) {
 	s, found := site.Load(path, siteOptions())
+	if secrets && found.Errors() == 0 {
+		found = append(found, site.OpenSecrets(s)...)
+	}
 	c := checkedSite{File: path, Errors: found.Errors(), Findings: found, found: found, site: s}
 	c.Warnings = len(found) - c.Errors
 	if c.Findings == nil {
