@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,6 +55,15 @@ func TestTraceOfABus(t *testing.T) {
 	if err != nil || len(lines) < 4 || !slices.ContainsFunc(lines, speed) {
 		t.Errorf("rtu as JSON: %v\n%s", err, out)
 	}
+	if err := p.sim.StopBus("rtu"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error { // what is on its way is seen
+		if _, errs, err := execute(t, "trace", "rtu", "--site", p.path, "--for", "200ms"); err != errFound || !strings.Contains(errs, "nothing went over rtu in") {
+			return fmt.Errorf("a bus that is down: %v, %s", err, errs)
+		}
+		return nil
+	})
 	if _, _, err := execute(t, "trace", "nowhere", "--site", p.path); err == nil || err.Error() != "trace nowhere: there is no bus of this name with devices" {
 		t.Errorf("a bus that is not there: %v", err)
 	}

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -77,7 +80,11 @@ func openBuffer(s *gateway.Site, log *slog.Logger) (*buffer.Buffer, error) {
 	if s.Buffer.WhenFull == "stop-new" {
 		options.WhenFull = buffer.StopNew
 	}
-	return buffer.Open(s.Buffer.Path, options)
+	b, err := buffer.Open(s.Buffer.Path, options)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: make the folder, or write another file into the site file: buffer: { path: … }", err)
+	}
+	return b, err
 }
 
 // settleAfter is when what only the start needed is not needed any more.
