@@ -314,7 +314,7 @@ func TestAFloodDoesNotMakeTheLedgerForget(t *testing.T) {
 	l := newLedger(store, slog.New(slog.DiscardHandler))
 	first := &Downlink{ID: "1", Method: "start"}
 	e, _ := l.enter("u", first)
-	if err := errors.Join(l.begin(e, "pump"), l.finish(e, []byte("done"), true)); err != nil {
+	if err := errors.Join(l.begin(e, "pump", nil), l.finish(e, []byte("done"), true)); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 3 * ledgerMost {

@@ -113,6 +113,34 @@ func newOffice(g *Gateway, c *Config, buses []*busLoop) (*office, error) {
 	return d, nil
 }
 
+// inherit takes over from the office before a reload, which has ended, what must
+// not be forgotten.
+func (d *office) inherit(old *office) {
+	d.audit, d.ledger, d.locks = old.audit, old.ledger, old.locks
+	for name, o := range d.byDevice {
+		was := old.byDevice[name]
+		if was == nil {
+			continue
+		}
+		was.mu.Lock()
+		o.locked = was.locked
+		for _, c := range o.commands {
+			for _, before := range was.commands {
+				if before.ID == c.ID {
+					c.calls = before.calls
+				}
+			}
+		}
+		was.mu.Unlock()
+	}
+	d.pulses.inherit(old.pulses)
+	for user, out := range d.out {
+		if before := old.out[user]; before != nil {
+			out.inherit(before)
+		}
+	}
+}
+
 // enlist puts what a device has into the directory of its user.
 func (d *office) enlist(o *operator) {
 	dir := d.byUser[o.device.User]
@@ -142,8 +170,10 @@ func (dir *directory) point(name string) *Point {
 func (d *office) run(ctx context.Context) {
 	var wait sync.WaitGroup
 	d.recover()
+	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer context.AfterFunc(ctx, func() { end(errEnding) })()
 	d.mu.Lock()
-	d.life = ctx
+	d.life = life
 	d.mu.Unlock()
 	d.reportLocks()
 	for user, uplink := range d.uplinks {

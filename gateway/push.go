@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -22,8 +23,10 @@ type pushJob struct {
 	who    string
 	until  time.Time
 	values []*pushed
-	force  bool
 	done   chan []verdict // told the outcomes; may be nil
+
+	stopped stopping   // of the device, when it came
+	all     *agreement // of a push over several devices
 }
 
 // push judges a push as a whole: if one value is refused, none is written.
@@ -49,13 +52,42 @@ func (d *office) push(_ context.Context, dir *directory, m *Downlink) {
 		d.refusePush(who, values, err)
 		return
 	}
-	for _, job := range d.byOperator(values) {
+	jobs := d.byOperator(values)
+	var all *agreement
+	if len(jobs) > 1 {
+		all = &agreement{missing: len(jobs), done: make(chan struct{})}
+	}
+	for _, job := range jobs {
 		o := d.byDevice[job[0].point.Device.Name]
-		select {
-		case o.pushes <- &pushJob{who: who, until: m.Arrived.Add(validity), values: job}:
-		default:
-			d.refusePush(who, job, errBusy)
+		if err := o.accept(&pushJob{who: who, until: m.Arrived.Add(validity), values: job, all: all}); err != nil {
+			d.refusePush(who, job, err)
+			all.vote(err)
 		}
+	}
+}
+
+// agreement is what the devices of one push come to before any of it is written:
+// all may be written, or nothing is.
+type agreement struct {
+	mu      sync.Mutex
+	missing int
+	err     error // the first against it
+	done    chan struct{}
+}
+
+// vote is the word of one device. An agreement that is nil is of one alone.
+func (a *agreement) vote(err error) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err != nil {
+		return
+	}
+	a.err = err
+	if a.missing--; a.missing == 0 || err != nil {
+		close(a.done)
 	}
 }
 
@@ -157,10 +189,12 @@ func (o *operator) do(ctx context.Context, job *pushJob) {
 	ctx, cancel := context.WithDeadlineCause(ctx, job.until, errExpired)
 	defer cancel()
 	var outcomes []verdict
-	failed := o.take(ctx)
+	failed := o.consent(ctx, job)
 	if failed == nil {
-		defer o.give()
-		failed = o.tooOften(ctx, job.values)
+		if failed = o.take(ctx); failed == nil {
+			defer o.give()
+			failed = o.objection(ctx, job)
+		}
 	}
 	for _, together := range inBlocks(job.values, func(v *pushed) *Point { return v.point }) {
 		result := verdict{err: failed}
@@ -191,18 +225,40 @@ func (o *operator) do(ctx context.Context, job *pushJob) {
 
 var errExpired = errors.New("expired: it could not be done within its time")
 
+// consent waits until no device of a push has anything against it. Commands go
+// on meanwhile: the turn is not taken yet.
+func (o *operator) consent(ctx context.Context, job *pushJob) error {
+	if job.all == nil {
+		return nil
+	}
+	job.all.vote(o.objection(ctx, job))
+	select {
+	case <-job.all.done:
+		return job.all.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// objection is what speaks against a push before any of it is written.
+func (o *operator) objection(ctx context.Context, job *pushJob) error {
+	if err := o.still(job); err != nil {
+		return err
+	}
+	return o.tooOften(ctx, job)
+}
+
 // tooOften finds the value of a push that must not be written again yet, so that
 // none of the others is either. One that the point showed last needs no write.
-func (o *operator) tooOften(ctx context.Context, values []*pushed) error {
+func (o *operator) tooOften(ctx context.Context, job *pushJob) error {
 	limited := func(v *pushed) bool { return v.point.Write != nil && v.point.Write.AtMost != nil }
-	if len(values) == 1 || !slices.ContainsFunc(values, limited) {
+	if len(job.values) == 1 && job.all == nil || !slices.ContainsFunc(job.values, limited) {
 		return nil // the write itself tells
 	}
 	result := make(chan error, 1)
 	_, err := o.bus.do(ctx, func(_ context.Context, b *busLoop) error {
-		for _, v := range values {
-			s := &b.reporter.states[v.point].latest
-			if s.Quality != Bad && agrees(v.point, s.Value, v.value) {
+		for _, v := range job.values {
+			if s := b.latest(v.point); s.Quality != Bad && v.point.holds(s.Value, v.value, v.point.power(b.latest)) {
 				continue
 			}
 			if err := b.often(v.point, false); err != nil {
@@ -221,7 +277,7 @@ func (o *operator) tooOften(ctx context.Context, values []*pushed) error {
 
 // write makes one request of a push and leaves its lines in the audit.
 func (o *operator) write(ctx context.Context, job *pushJob, together []*pushed) verdict {
-	w := &writing{force: job.force, still: func() error { return o.office.open(job.who, o.device) }}
+	w := &writing{still: func() error { return o.still(job) }}
 	for _, v := range together {
 		w.parts = append(w.parts, o.part(v.point, v.value, nil, nil))
 	}
