@@ -23,8 +23,10 @@ type machine struct {
 
 	mu     sync.Mutex
 	memory map[string]Value
-	wrote  []string // "point=value"
-	polls  int      // reads of many points
+	wrote  []string  // "point=value"
+	polls  int       // reads of many points
+	frames int       // read requests of the cloud
+	rests  time.Time // not to be asked before
 	// Faults; nil is none.
 	onWrite func(p *Point, v Value) error // in place of the write; errDone goes on with it
 	onRead  func(p *Point) (reason string)
@@ -46,6 +48,13 @@ func (m *machine) Plan(points []*Point) [][]*Point { return [][]*Point{points} }
 func (m *machine) set(point string, v Value)       { m.mu.Lock(); m.memory[point] = v; m.mu.Unlock() }
 func (m *machine) get(point string) Value          { m.mu.Lock(); defer m.mu.Unlock(); return m.memory[point] }
 func (m *machine) fail(change func())              { m.mu.Lock(); change(); m.mu.Unlock() }
+
+// Rest makes it a Pacer.
+func (m *machine) Rest(*Device) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return max(0, time.Until(m.rests))
+}
 
 // work takes the time of a request.
 func (m *machine) work() {
@@ -114,6 +123,18 @@ func (m *machine) WriteBlock(ctx context.Context, points []*Point, values []Valu
 		m.wrote = append(m.wrote[:n-1], strings.Join(m.wrote[n:], "+"))
 	})
 	return lost
+}
+
+func (m *machine) ReadBlock(context.Context, *Device, *RawBlock, bool) ([]byte, error) {
+	return nil, nil
+}
+
+func (m *machine) ReadFrame(context.Context, *Device, []byte) ([]byte, error) {
+	m.work()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.frames++
+	return []byte("answer"), nil
 }
 
 // Call notes a call as "Home()".
@@ -222,6 +243,7 @@ type hall struct {
 	wire    *wire
 	site    *Site
 	path    string
+	first   string // what was reported in the first second
 	store   *buffer.Buffer
 	stop    func()
 }
@@ -335,7 +357,7 @@ func (p *hall) begin() {
 		}
 	}
 	time.Sleep(time.Second) // the first poll
-	p.wire.take(&p.wire.reports)
+	p.first = p.wire.take(&p.wire.reports)
 }
 
 // asked are values as the cloud sends them: "hz", 35, "switch", "ON" …

@@ -182,7 +182,7 @@ func (d *office) run(ctx context.Context) {
 	}
 	for _, o := range d.operators {
 		if o.writable() {
-			wait.Go(func() { o.run(ctx) })
+			wait.Go(func() { o.run(life) })
 		}
 		if o.device.Heartbeat != nil {
 			wait.Go(func() { o.beat(ctx) })

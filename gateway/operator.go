@@ -82,12 +82,14 @@ func (o *operator) writable() bool {
 	return len(o.commands) > 0
 }
 
-// run does the pushes until ctx ends.
+// run does the pushes until ctx ends. Those that wait then are refused.
 func (o *operator) run(ctx context.Context) {
-	for {
+	for ctx.Err() == nil || len(o.pushes) > 0 {
 		select {
 		case <-ctx.Done():
-			return
+			if len(o.pushes) > 0 {
+				o.do(ctx, <-o.pushes)
+			}
 		case job := <-o.pushes:
 			o.do(ctx, job)
 		case <-o.owing:

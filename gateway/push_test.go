@@ -76,6 +76,61 @@ func TestRefusedPushes(t *testing.T) {
 	}
 }
 
+// TestAPushOfTwoDevicesIsOne: what is refused for one of them is for both, also
+// what is found only when it is its turn.
+func TestAPushOfTwoDevicesIsOne(t *testing.T) {
+	const often = "lamp is written too often: at most 2 in 1m0s"
+	for name, c := range map[string]struct {
+		before func(*hall)
+		pairs  []any
+		writes string // as the two buses have made them, sorted
+		event  string // of the second device; "" for none
+	}{
+		"both":           {pairs: []any{"req", true, "b_req", true}, writes: "req=true req=true"},
+		"out of range":   {pairs: []any{"req", true, "b_setpoint", 62}, event: "b_write_refused point=b_setpoint value=62 reason=setpoint 62 is above max 50 Hz"},
+		"too often":      {before: func(p *hall) { p.push("b_lamp", true); p.push("b_lamp", false) }, pairs: []any{"req", true, "b_lamp", true}, writes: "lamp=false lamp=true", event: "b_write_refused point=b_lamp value=true reason=" + often},
+		"too often, all": {before: func(p *hall) { p.push("lamp", true); p.push("lamp", false) }, pairs: []any{"lamp", true, "b_req", true}, writes: "lamp=false lamp=true", event: "b_write_refused point=b_req value=true reason=" + often},
+		"a full queue": {before: func(p *hall) {
+			p.command("1", "b_slow") // its pushes wait
+			time.Sleep(100 * time.Millisecond)
+			for range mostPushes + 1 {
+				p.push("b_again", 1)
+			}
+		}, pairs: []any{"req", true, "b_req", true}, writes: "lamp=true", event: "b_write_refused point=b_req value=true reason=busy"},
+		"stopped": {before: func(p *hall) {
+			p.command("1", "b_slow")
+			time.Sleep(100 * time.Millisecond)
+			p.push("b_again", 2)
+			time.AfterFunc(100*time.Millisecond, func() { p.command("2", "b_stop") })
+		}, pairs: []any{"req", true, "b_req", true}, writes: "run_word=stop", event: "b_write_refused point=b_req value=true reason=not written: stop came first"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newHall(t, func(s *Site) {
+					d := pump()
+					d.Name, d.Prefix, d.Bus, d.LockedCommands = "second", "b_", &Bus{Name: "b2", Type: "test", Offline: s.Buses[0].Offline}, nil
+					for _, pt := range d.Points {
+						pt.Name = "b_" + pt.Name
+					}
+					s.Buses, s.Devices = append(s.Buses, d.Bus), append(s.Devices, d)
+				})
+				defer p.stop()
+				if c.before != nil {
+					c.before(p)
+				}
+				p.push(c.pairs...)
+				time.Sleep(6 * time.Second)
+				writes := strings.Fields(p.machine.writes())
+				slices.Sort(writes)
+				want(t, "writes", strings.Join(writes, " "), c.writes)
+				if events := p.events(); c.event != "" && !strings.Contains(events, c.event) || c.event == "" && events != "" {
+					t.Errorf("events: %s, want %s", events, c.event)
+				}
+			})
+		})
+	}
+}
+
 // inOrder sorts what was reported: which point of a push is read back first is
 // nobody's business.
 func inOrder(reports string) string {
