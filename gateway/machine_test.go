@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -245,6 +244,7 @@ type hall struct {
 	path    string
 	first   string // what was reported in the first second
 	store   *buffer.Buffer
+	log     logBuffer // to be read after stop
 	stop    func()
 }
 
@@ -267,6 +267,7 @@ func pump() *Device {
 		{ID: "lamp", Type: Bool, Access: "rw", Write: &WriteRule{AtMost: &Rate{2, time.Minute}}},
 		{ID: "code", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9999"), Secret: true, Guard: text("value < 9000")},
 		{ID: "again", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9"), Write: &WriteRule{Again: true}},
+		{ID: "ramp", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9"), Verify: &Verify{Readback: true, Within: seconds(2)}},
 		{ID: "valve", Type: Bool, Access: "w", Push: true, Guard: text("remote or value == false")},
 		{ID: "fixed", Type: Bool, Access: "rw"},
 		{ID: "batch", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9999"), Block: "recipe", Write: &WriteRule{AtMost: &Rate{3, time.Minute}}},
@@ -308,7 +309,7 @@ func newHall(t *testing.T, change func(*Site)) *hall {
 	p := &hall{t: t, path: filepath.Join(t.TempDir(), "buffer.db"), wire: &wire{down: make(chan Downlink, 1000)}}
 	p.machine = &machine{takes: 5 * time.Millisecond, memory: map[string]Value{
 		"fault_code": IntValue(0), "drive_state": TextValue("stopped"), "remote": BoolValue(true), "setpoint": FloatValue(30),
-		"word_seen": TextValue("stop"), "req": BoolValue(false), "lamp": BoolValue(false), "code": IntValue(1), "again": IntValue(1), "fixed": BoolValue(false),
+		"word_seen": TextValue("stop"), "req": BoolValue(false), "lamp": BoolValue(false), "code": IntValue(1), "again": IntValue(1), "ramp": IntValue(1), "fixed": BoolValue(false),
 		"batch": IntValue(1), "weight": IntValue(100),
 	}}
 	p.machine.onWrite = p.machine.follow
@@ -341,7 +342,7 @@ func (p *hall) begin() {
 		p.t.Fatal(err)
 	}
 	p.store = store
-	config := Config{Site: p.site, Log: slog.New(slog.DiscardHandler), Buffer: store, Uplinks: map[string]Uplink{"u": p.wire},
+	config := Config{Site: p.site, Log: p.log.logger(), Buffer: store, Uplinks: map[string]Uplink{"u": p.wire},
 		Adapters: map[string]NewAdapter{"test": func(Env, *Bus, []*Device) (Adapter, error) { return p.machine, nil }}}
 	if p.Gateway, err = New(config); err != nil {
 		p.t.Fatal(err)

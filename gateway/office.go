@@ -44,6 +44,9 @@ type office struct {
 
 	stop func() // ends run, once it has begun
 
+	refusedMu sync.Mutex
+	refused   map[string]*refusedPushes // by user
+
 	mu   sync.Mutex
 	life context.Context // of what is begun by others than run; nil while it does not run
 	work sync.WaitGroup  // commands under way
@@ -81,6 +84,7 @@ func newOffice(g *Gateway, c *Config, buses []*busLoop) (*office, error) {
 	d := &office{
 		site: c.Site, log: c.Log, buffer: c.Buffer, stats: &g.Stats, store: g.store, own: g.ownEvent, buses: buses,
 		byDevice: make(map[string]*operator), byUser: make(map[string]*directory), uplinks: make(map[string]Downlinker), out: make(map[string]*outbox),
+		refused: make(map[string]*refusedPushes),
 	}
 	d.audit = newAudit(c.Buffer, c.Log)
 	d.locks = newLocks(c.Buffer, c.Log)

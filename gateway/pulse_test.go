@@ -23,6 +23,30 @@ func TestAPulseHasTwoHalves(t *testing.T) {
 	})
 }
 
+// TestAPulseEndsWhenTheDeviceHasSeenIt: the handshake of a recipe. Polls go on
+// meanwhile.
+func TestAPulseEndsWhenTheDeviceHasSeenIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, func(s *Site) {
+			for _, pt := range s.Devices[0].Points {
+				pt.Poll = time.Second
+			}
+		})
+		defer p.stop()
+		p.machine.fail(func() { p.machine.polls = 0 })
+		time.AfterFunc(5500*time.Millisecond, func() { p.machine.set("fault_code", IntValue(7)) })
+		p.command("1", "hold")
+		want(t, "reply", p.replies(5400*time.Millisecond), "")
+		p.machine.mu.Lock()
+		if p.machine.polls < 5 {
+			t.Errorf("%d polls in 5 s", p.machine.polls)
+		}
+		p.machine.mu.Unlock()
+		want(t, "reply", p.replies(time.Second), "1 hold ok req=false")
+		want(t, "writes", p.machine.writes(), "req=true req=false")
+	})
+}
+
 // stored counts the values of a bucket of the state.
 func (p *hall) stored(bucket string) (n int) {
 	if err := p.store.Scan(bucket, "", func(string, []byte) bool { n++; return true }); err != nil {
@@ -225,7 +249,7 @@ func TestOnConnectApplyWritesOnlyWhatMayBeRestored(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p := newHall(t, func(s *Site) { s.Cloud.OnConnect = policy })
 			defer p.stop()
-			p.wire.down <- Downlink{Kind: StateDownlink, Arrived: time.Now(), Values: asked("setpoint", 45, "req", true, "lamp", false, "again", 1, "fixed", false, "batch", 1, "weight", 100, "nothing", 1, "fault_code", 9)}
+			p.wire.down <- Downlink{Kind: StateDownlink, Arrived: time.Now(), Values: asked("setpoint", 45, "req", true, "lamp", false, "again", 1, "ramp", 1, "fixed", false, "batch", 1, "weight", 100, "nothing", 1, "fault_code", 9)}
 			time.Sleep(time.Second)
 			writes, reports := "setpoint=45", "req=false | setpoint=45"
 			if policy == "report" {

@@ -36,6 +36,10 @@ func (d *office) push(_ context.Context, dir *directory, m *Downlink) {
 	values := make([]*pushed, len(m.Values))
 	for i, asked := range m.Values {
 		values[i] = &pushed{asked: asked, point: dir.point(asked.Name)}
+		if values[i].point == nil {
+			shown := dir.show(asked.Raw)
+			values[i].asked.Value, values[i].asked.Raw = TextValue(shown), shown
+		}
 	}
 	err := fitness(m)
 	if err == nil && time.Since(m.Arrived) > validity {
@@ -49,7 +53,7 @@ func (d *office) push(_ context.Context, dir *directory, m *Downlink) {
 		err = d.weigh(who, values)
 	}
 	if err != nil {
-		d.refusePush(who, values, err)
+		d.refusePush(dir.user, values, err)
 		return
 	}
 	jobs := d.byOperator(values)
@@ -60,7 +64,7 @@ func (d *office) push(_ context.Context, dir *directory, m *Downlink) {
 	for _, job := range jobs {
 		o := d.byDevice[job[0].point.Device.Name]
 		if err := o.accept(&pushJob{who: who, until: m.Arrived.Add(validity), values: job, all: all}); err != nil {
-			d.refusePush(who, job, err)
+			d.refusePush(dir.user, job, err)
 			all.vote(err)
 		}
 	}
@@ -137,7 +141,8 @@ func (d *office) byOperator(values []*pushed) [][]*pushed {
 
 // refusePush says why nothing of a push was written: in the audit, and in
 // events for the values that are to blame.
-func (d *office) refusePush(who string, values []*pushed, reason error) {
+func (d *office) refusePush(user string, values []*pushed, reason error) {
+	who := byCloud + ":" + user
 	blamed := slices.ContainsFunc(values, func(v *pushed) bool { return v.err != nil })
 	for _, v := range values {
 		err := v.err
@@ -145,12 +150,11 @@ func (d *office) refusePush(who string, values []*pushed, reason error) {
 			err = reason
 		}
 		d.audit.refused(v.audit(who, err))
-		if v.point == nil {
-			continue
+		if v.point != nil {
+			d.byDevice[v.point.Device.Name].owe(v.point)
 		}
-		d.byDevice[v.point.Device.Name].owe(v.point)
 		if v.err != nil || !blamed {
-			d.refusedEvent(v, err)
+			d.refusedEvent(user, v, err)
 		}
 	}
 }
@@ -168,19 +172,48 @@ func (v *pushed) audit(who string, err error) Audit {
 	return line
 }
 
-// refusedEvent is the event write_refused of a push.
-func (d *office) refusedEvent(v *pushed, reason error) {
-	shown := TextValue(short(v.asked.Value.String()))
+// refusedPushes are the events write_refused of a user. Each of them waits on the disk
+// for its turn, so that a flood of bad pushes would displace all others: what is
+// too many is counted.
+type refusedPushes struct {
+	quota
+	held int
+}
+
+var mostRefusals = &Rate{Count: 30, Per: time.Minute}
+
+// refusedEvent is the event write_refused of a push. One that names no point
+// comes from the user's cloud device itself.
+func (d *office) refusedEvent(user string, v *pushed, reason error) {
+	d.refusedMu.Lock()
+	defer d.refusedMu.Unlock()
+	r := d.refused[user]
+	if r == nil {
+		r = &refusedPushes{}
+		d.refused[user] = r
+	}
+	if !r.take(mostRefusals, time.Now()) {
+		r.held++
+		return
+	}
+	device, name, shown := &Device{User: user}, short(v.asked.Name), TextValue(short(v.asked.Value.String()))
 	switch {
-	case v.point.Secret:
+	case v.point != nil && v.point.Secret:
 		shown = TextValue("***")
 	case v.asked.Value.kind == None:
 		shown = TextValue(short(v.asked.Raw))
 	case v.asked.Value.kind != List && v.asked.Value.kind != Text:
 		shown = v.asked.Value
 	}
-	d.ownEvent(v.point.Device, "write_refused", Warning,
-		Attribute{"point", TextValue(v.point.Name)}, Attribute{"value", shown}, Attribute{"reason", TextValue(reason.Error())})
+	if v.point != nil {
+		device, name = v.point.Device, v.point.Name
+	}
+	params := []Attribute{{"point", TextValue(name)}, {"value", shown}, {"reason", TextValue(reason.Error())}}
+	if r.held > 0 {
+		params = append(params, Attribute{"held_back", IntValue(int64(r.held))})
+		r.held = 0
+	}
+	d.ownEvent(device, "write_refused", Warning, params...)
 }
 
 // do writes the values of a push, one after the other; the first that fails
@@ -211,7 +244,7 @@ func (o *operator) do(ctx context.Context, job *pushJob) {
 			}
 			o.owe(v.point)
 			if isCloud(job.who) {
-				o.office.refusedEvent(v, result.err)
+				o.office.refusedEvent(o.device.User, v, result.err)
 			}
 		}
 		if result.err != nil && failed == nil {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -57,6 +58,16 @@ func TestFaultsOfAWrite(t *testing.T) {
 			writes: "setpoint=5", audit: "setpoint 25 30→31 failed setpoint reads back as 31, not 25"},
 		"within the tolerance": {point: "setpoint", fault: times(1, "setpoint", func(m *machine, _ Value) error { m.memory["setpoint"] = FloatValue(25.004); return nil }),
 			writes: "setpoint=5", audit: "setpoint 25 30→25.004 done"},
+		"slow, within": {point: "ramp", fault: times(1, "ramp", func(m *machine, v Value) error {
+			time.AfterFunc(1500*time.Millisecond, func() { m.set("ramp", v) })
+			return nil
+		}),
+			writes: "ramp=5", audit: "ramp 5 1→5 done"},
+		"too slow": {point: "ramp", fault: times(1, "ramp", func(m *machine, v Value) error {
+			time.AfterFunc(3*time.Second, func() { m.set("ramp", v) })
+			return nil
+		}),
+			writes: "ramp=5", audit: "ramp 5 1→1 failed ramp reads back as 1, not 5"},
 		"connection lost, written": {point: "setpoint", fault: times(1, "setpoint", func(m *machine, v Value) error { m.memory["setpoint"] = v; return errors.New("EOF") }),
 			writes: "setpoint=5", audit: "setpoint 25 30→25 done"},
 		"connection lost, not written": {point: "setpoint", fault: times(1, "setpoint", func(*machine, Value) error { return errors.New("EOF") }),
@@ -236,7 +247,6 @@ func TestAPointIsNotWrittenTooOften(t *testing.T) {
 func TestASecretIsNowhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newHall(t, nil)
-		defer p.stop()
 		p.push("code", 4711)
 		p.push("code", 47110)
 		p.push("code", 9471)
@@ -257,7 +267,9 @@ func TestASecretIsNowhere(t *testing.T) {
 		p.push("code", 4714)
 		time.Sleep(time.Second)
 		all := strings.Join(p.lines(), "\n") + p.events() + p.wire.take(&p.wire.reports)
-		if strings.Contains(all, "471") || !strings.Contains(all, "*** does not fit") {
+		p.stop()
+		log := regexp.MustCompile(`time=\S+`).ReplaceAllString(p.log.String(), "")
+		if all += log; strings.Contains(all, "471") || !strings.Contains(all, "*** does not fit") || !strings.Contains(log, "point=code command=login asked=***") {
 			t.Error(all)
 		}
 	})
@@ -275,6 +287,38 @@ func TestNothingIsWrittenAfterItsTime(t *testing.T) {
 		want(t, "writes", p.machine.writes(), "")
 		if lines := p.lines(); len(lines) != 1 || !strings.Contains(lines[0], " refused ") {
 			t.Errorf("audit: %q", lines)
+		}
+	})
+}
+
+// TestACommandWaitsForOneRequest: the one that is under way, on a bus that polls
+// without a pause.
+func TestACommandWaitsForOneRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const request = 100 * time.Millisecond
+		p := newHall(t, func(s *Site) {
+			for _, pt := range s.Devices[0].Points {
+				pt.Poll = 5 * time.Millisecond
+			}
+		})
+		defer p.stop()
+		var wrote time.Time
+		p.machine.fail(func() {
+			p.machine.takes = request
+			p.machine.onWrite = func(pt *Point, v Value) error { wrote = time.Now(); return p.machine.follow(pt, v) }
+		})
+		for i := range 20 {
+			time.Sleep(time.Second + time.Duration(i)*7*time.Millisecond)
+			begin := time.Now()
+			p.command(fmt.Sprint(i), "stop")
+			if reply := p.replies(time.Second); !strings.Contains(reply, " ok") {
+				t.Fatal(reply)
+			}
+			p.machine.mu.Lock()
+			if took := wrote.Sub(begin); took > 2*request {
+				t.Errorf("the register was written after %v, its own request included", took)
+			}
+			p.machine.mu.Unlock()
 		}
 	})
 }
