@@ -122,6 +122,7 @@ func (a *audit) run(ctx context.Context) {
 	flush, trim := time.NewTicker(auditFlush), time.NewTicker(trimEvery)
 	defer flush.Stop()
 	defer trim.Stop()
+	a.trim()
 	for {
 		select {
 		case <-ctx.Done():
@@ -129,10 +130,15 @@ func (a *audit) run(ctx context.Context) {
 		case <-flush.C:
 			a.flush()
 		case <-trim.C:
-			if _, err := a.buffer.Trim(auditBucket, auditName(time.Now().Add(-auditFor), 0), a.most()); err != nil {
-				a.log.Warn("audit not trimmed", "error", err)
-			}
+			a.trim()
 		}
+	}
+}
+
+// trim drops what is old, or too much.
+func (a *audit) trim() {
+	if _, err := a.buffer.Trim(auditBucket, auditName(time.Now().Add(-auditFor), 0), a.most()); err != nil {
+		a.log.Warn("audit not trimmed", "error", err)
 	}
 }
 
