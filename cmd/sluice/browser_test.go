@@ -176,6 +176,24 @@ func TestPageShowsLocks(t *testing.T) {
 	do(t, ctx, "no lock again", until(`!document.querySelector('[data-lock]')`))
 }
 
+// TestPageOnAPhone: on the smallest one no value is cut off, and no screen is
+// wider than it.
+func TestPageOnAPhone(t *testing.T) {
+	ctx := browser(t)
+	p := newPlant(t)
+	address := localAddress(t)
+	p.configure(t, "local: { http: none }", "local: { http: "+address+" }")
+	p.configure(t, "unit: rpm }", "unit: revolutions/min }")
+	p.set(t, "a", "speed", gateway.UintValue(12450))
+	runPlant(t, p)
+	const whole = `(v => v && v.textContent.startsWith('12450') && v.scrollWidth <= v.clientWidth && v.scrollHeight <= v.clientHeight + 1)(document.querySelector('[data-point="a/speed"] .value'))`
+	do(t, ctx, "a value", chromedp.EmulateViewport(360, 640), chromedp.Navigate("http://"+address+"/#/points"), until(whole))
+	screenshot(t, ctx, "phone")
+	for _, screen := range []string{"", "cloud", "events", "audit", "site"} {
+		do(t, ctx, "screen "+screen, chromedp.Evaluate(`location.hash = '#/`+screen+`'`, nil), until(`document.querySelector('.bar a[aria-current]').hash == '#/`+screen+`' && document.querySelector('main .card') && document.documentElement.scrollWidth <= 360`))
+	}
+}
+
 // mostStreams is how many pages the gateway feeds.
 const mostStreams = 16
 
