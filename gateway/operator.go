@@ -126,7 +126,7 @@ func (o *operator) still(job *pushJob) error {
 	if o.stopped != job.stopped {
 		return fmt.Errorf("not written: %s came first", o.stopped.by)
 	}
-	clear(o.stops)
+	clear(o.stops) // after this, a stop is no repetition
 	return o.office.open(job.who, o.device)
 }
 
