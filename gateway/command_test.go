@@ -149,6 +149,9 @@ func TestTheEndOfTheGatewayRunsOnFail(t *testing.T) {
 				if took := time.Since(begin); took > c.most {
 					t.Errorf("the end took %v", took)
 				}
+				if _, err := p.Write(t.Context(), ByPage, "pump", "req", BoolValue(true)); err != errEnding {
+					t.Errorf("the page writes afterwards: %v", err)
+				}
 				if !c.busy {
 					want(t, "writes", p.machine.writes(), c.writes)
 				}
@@ -598,6 +601,32 @@ func TestTheAuditIsTrimmedAtTheStart(t *testing.T) {
 		defer func() { p.stop() }()
 		if lines := p.lines(); len(lines) != 0 {
 			t.Errorf("%q", lines)
+		}
+	})
+}
+
+// TestTheAuditIsBounded between two hours, too: a flood must not take the file.
+func TestTheAuditIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		size := func() (n int64) {
+			_ = p.store.Scan(auditBucket, "", func(name string, value []byte) bool { n += int64(len(name) + len(value)); return true })
+			return n
+		}
+		most := p.office().audit.most()
+		for range 40 {
+			for i := range 100 {
+				p.office().audit.add(Audit{Who: "somebody", Asked: fmt.Sprint(i), Result: "done", Reason: strings.Repeat("r", 100)})
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if now := size(); now > most*5/4+100*300 {
+				t.Fatalf("%d bytes, the share is %d", now, most)
+			}
+		}
+		if now := size(); now < most/2 {
+			t.Errorf("%d bytes are left, the share is %d", now, most)
 		}
 	})
 }

@@ -81,6 +81,7 @@ func (d *office) read(dir *directory, in *inbound, m *Downlink) {
 	})
 	if err != nil {
 		in.reading.Store(false)
+		d.refuseStream(dir, in, err)
 	}
 }
 

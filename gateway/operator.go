@@ -29,6 +29,7 @@ type operator struct {
 	owed    map[*Point]bool
 	stops   map[*command]time.Time // preempting commands, when they last began; none once something else began
 	stopped stopping
+	over    bool  // no push is done any more
 	locked  *bool // as it was last reported; nil: not yet
 }
 
@@ -84,25 +85,31 @@ func (o *operator) writable() bool {
 
 // run does the pushes until ctx ends. Those that wait then are refused.
 func (o *operator) run(ctx context.Context) {
-	for ctx.Err() == nil || len(o.pushes) > 0 {
+	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-			if len(o.pushes) > 0 {
-				o.do(ctx, <-o.pushes)
-			}
 		case job := <-o.pushes:
 			o.do(ctx, job)
 		case <-o.owing:
 			o.restate(ctx)
 		}
 	}
+	o.mu.Lock()
+	o.over = true
+	o.mu.Unlock()
+	for len(o.pushes) > 0 {
+		o.do(ctx, <-o.pushes)
+	}
 }
 
 // accept queues a push.
 func (o *operator) accept(job *pushJob) error {
 	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.over {
+		return errEnding
+	}
 	job.stopped = o.stopped
-	o.mu.Unlock()
 	select {
 	case o.pushes <- job:
 		return nil
@@ -119,7 +126,7 @@ func (o *operator) still(job *pushJob) error {
 	if o.stopped != job.stopped {
 		return fmt.Errorf("not written: %s came first", o.stopped.by)
 	}
-	clear(o.stops)
+	clear(o.stops) // after this, a stop is no repetition
 	return o.office.open(job.who, o.device)
 }
 
