@@ -147,9 +147,12 @@ func (s *session) ReadAll(ctx context.Context, readings []gateway.Reading) error
 // complete does what is left to do about a group after the window. Where its
 // answers were not all as the ones before, all of them make samples.
 func (s *session) complete(ctx context.Context, b *batch, now time.Time) error {
-	silent := len(b.requests) > 0
+	silent, mute := len(b.requests) > 0, true
 	for _, r := range b.requests {
-		if err := s.finish(ctx, r); err != nil {
+		mute = mute && silence(r.err)
+	}
+	for _, r := range b.requests {
+		if err := s.finish(ctx, r, mute && silence(b.requests[0].err) && r != b.requests[0]); err != nil {
 			return err
 		}
 		silent = silent && !r.same && b.samples[r.readings[0].slot].Silent
@@ -173,14 +176,15 @@ func (s *session) complete(ctx context.Context, b *batch, now time.Time) error {
 }
 
 // finish does what is left to do about a request after the window: tries it
-// again after silence, and finds out why it is refused.
-func (s *session) finish(ctx context.Context, r *request) error {
+// again after silence, and finds out why it is refused. A unit that is mute, to
+// all requests and to the first once more, is not asked again for each.
+func (s *session) finish(ctx context.Context, r *request, mute bool) error {
 	q := s.searches[r.at]
 	if q != nil && q.generation == r.generation && q.of(r) {
 		r.keep(nil)
 		return s.seek(ctx, r, q)
 	}
-	for try := 0; r.err != nil && s.again(try, r.at, r.err); try++ {
+	for try := 0; r.err != nil && !mute && s.again(try, r.at, r.err); try++ {
 		var data []byte
 		if data, r.err = s.once(ctx, r, r.timeout); r.err == nil {
 			r.fill(r.samples, data, time.Now())

@@ -85,6 +85,9 @@ func (u *unit) patience(timeout time.Duration) time.Duration {
 // silence tells whether an error means that the unit gave no answer at all. A
 // gateway's word that it got none counts too.
 func silence(err error) bool {
+	if err == nil {
+		return false // before the variables, which are allocated
+	}
 	var frame *wire.FrameError
 	var refusal wire.Exception
 	if errors.As(err, &refusal) {

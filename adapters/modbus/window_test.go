@@ -119,6 +119,10 @@ func TestSilenceInAWindow(t *testing.T) {
 		}
 	}
 	m.set(touches(silent, 0, 100, 200, 300, 400, 500, 600, 700))
+	m.take()
+	if _, err := s.Read(t.Context(), groups[0]); err != nil || len(m.take()) != 9 {
+		t.Errorf("%v; a unit that is mute is asked once more, not for each of its requests", err)
+	}
 	for n := 1; ; n++ {
 		if _, err = s.Read(t.Context(), groups[0]); err != nil {
 			break
