@@ -223,7 +223,7 @@ func (s *station) hurry(now time.Time) {
 	}
 	for i := range s.polls {
 		if p := &s.polls[i]; p.due.After(soon) {
-			p.due = time.Time{}
+			p.due = p.due.Add(-p.every) // whole intervals, as ever
 		}
 	}
 }
