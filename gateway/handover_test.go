@@ -136,6 +136,7 @@ func TestACrashLosesNothingOfAHistory(t *testing.T) {
 					return
 				}
 				defer b.Close()
+				synctest.Wait()
 				rows, live := p.numbers()
 				there := map[int64]bool{}
 				for _, n := range append(rows, live...) {
