@@ -91,6 +91,9 @@ func showBuffer(ctx context.Context, out io.Writer, c *control, _ string) error 
 		if !l.Oldest.IsZero() {
 			oldest = l.Oldest.Format(time.RFC3339)
 		}
+		if l.Stranded {
+			oldest += "  nobody sends these: the user is not in the site file"
+		}
 		fmt.Fprintf(table, "%s\t%d\t%s\n", l.Lane, l.Waiting, oldest)
 	}
 	table.Flush()
