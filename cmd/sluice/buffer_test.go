@@ -135,3 +135,40 @@ func TestQuarantineWhileTheGatewayRuns(t *testing.T) {
 		}
 	}
 }
+
+// TestRecordsOfAUserWhoIsGoneAreSaid: at the start all, at a reload those of users
+// who were there.
+func TestRecordsOfAUserWhoIsGoneAreSaid(t *testing.T) {
+	b, err := buffer.Open(filepath.Join(t.TempDir(), "buffer.db"), buffer.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	for _, lane := range []string{"old", "old/history", "older/events", "there"} {
+		b.Append(lane, buffer.Attributes, time.Now(), []byte("x"))
+	}
+	site := func(user string) *gateway.Site {
+		return &gateway.Site{Cloud: gateway.Cloud{Login: &gateway.Login{User: user}}}
+	}
+	var log strings.Builder
+	d := &daemon{store: b, log: slog.New(slog.NewTextHandler(&log, nil))}
+	for _, c := range []struct {
+		before *gateway.Site
+		want   string
+	}{
+		{nil, "user=old records=2 user=older records=1 "},
+		{site("old"), "user=old records=2 "},
+		{site("there"), ""},
+	} {
+		log.Reset()
+		d.leftBehind(c.before, site("there"))
+		said := ""
+		for line := range strings.Lines(log.String()) {
+			_, about, _ := strings.Cut(line, "any more\" ")
+			said += strings.TrimSpace(about) + " "
+		}
+		if said != c.want {
+			t.Errorf("said %q, want %q", said, c.want)
+		}
+	}
+}

@@ -104,6 +104,9 @@ func (d *daemon) exchange(ctx context.Context, next map[string]*connection) (cha
 	for user, c := range next {
 		if before[user] != c {
 			changed = append(changed, user)
+			if old := before[user]; old != nil {
+				c.Follow(old.Session)
+			}
 			c.stop = d.start(ctx, c.Run)
 		}
 	}
