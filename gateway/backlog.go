@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"sluice/buffer"
@@ -79,7 +78,6 @@ func (l *lane) heldAlone() []message {
 func (l *lane) heldNow() *Record {
 	r := []Record{l.held.record}
 	l.clock.mend(&r[0])
-	r[0].Values = slices.Clone(r[0].Values)
 	l.stats.LeftOut.Add(int64(l.account.strip(r, []buffer.Record{{Seq: l.held.upTo}})))
 	return &r[0]
 }
@@ -145,7 +143,7 @@ func (l *lane) divertHeld(ctx context.Context) {
 	}
 	r := l.held.record
 	l.account.putBack(r)
-	l.buffer.Append(historyLane(l.user), buffer.Attributes, r.Time, AppendRecord(nil, &r))
+	appendTo(l.buffer, historyLane(l.user), buffer.Attributes, &r)
 	if l.buffer.Sync(ctx) == nil {
 		l.release()
 	}
@@ -198,7 +196,7 @@ func (a *account) keep(r Record) uint64 {
 		a.ahead.add(&r)
 		wake(a.wake)
 	}
-	return a.buffer.Append(name, buffer.Attributes, r.Time, AppendRecord(make([]byte, 0, r.size()), &r))
+	return appendTo(a.buffer, name, buffer.Attributes, &r)
 }
 
 // bequeath hands what is to go out ahead, and all that still comes in here, to

@@ -91,7 +91,7 @@ func (l *lane) putMessageAside(m message, reason string) bool {
 	if l.held == nil || m.first != l.held.upTo {
 		return l.putAside(m.first, reason)
 	}
-	seq := l.buffer.Append(l.name, buffer.Attributes, m.record.Time, AppendRecord(nil, &m.record))
+	seq := appendTo(l.buffer, l.name, buffer.Attributes, &m.record)
 	done := l.putAside(seq, reason)
 	if done {
 		l.release()
@@ -153,7 +153,7 @@ func (l *lane) settle() {
 	d := l.dissection
 	l.dissection, l.doubt = nil, doubt{}
 	if len(d.poison.Values) > 0 {
-		seq := l.buffer.Append(l.name, buffer.Attributes, d.poison.Time, AppendRecord(nil, &d.poison))
+		seq := appendTo(l.buffer, l.name, buffer.Attributes, &d.poison)
 		l.quarantine(seq, d.reason)
 	}
 	l.buffer.Ack(l.name, d.seq)

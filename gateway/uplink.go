@@ -28,6 +28,7 @@ type lane struct {
 	beat    Beat
 	stop    func() // ends run, once it has begun
 
+	first      parsed      // in the buffer
 	next       time.Time   // not before this
 	alone      uint64      // up to this number records go out by themselves: something is wrong with one of them
 	again      *message    // goes out once more as it was
@@ -37,6 +38,12 @@ type lane struct {
 	released   bool        // what was held is confirmed, and still in the buffer
 	cuts       int         // connections in a row that ended with what goes ahead in flight
 	drain      drain
+}
+
+// parsed is a record of the buffer that was read already.
+type parsed struct {
+	seq    uint64
+	record Record
 }
 
 // message is a record on its way: merged of several, acknowledged together.
@@ -291,7 +298,7 @@ func (l *lane) peek(limit int) ([]Record, []buffer.Record) {
 			}
 			break
 		}
-		r, err := ParseRecord(stored[i].Data)
+		r, err := l.parse(i, &stored[i])
 		if err == nil {
 			l.clock.mend(&r)
 			records = append(records, r)
@@ -304,6 +311,19 @@ func (l *lane) peek(limit int) ([]Record, []buffer.Record) {
 		break
 	}
 	return records, stored[:len(records)]
+}
+
+// parse reads a record. The first one is asked for twice: by rank, and when it
+// is sent.
+func (l *lane) parse(i int, s *buffer.Record) (Record, error) {
+	if i == 0 && l.first.seq == s.Seq {
+		return l.first.record, nil
+	}
+	r, err := ParseRecord(s.Data)
+	if i == 0 && err == nil {
+		l.first = parsed{s.Seq, r}
+	}
+	return r, err
 }
 
 func (l *lane) confirmed(messages []message, t ticket) {
@@ -333,6 +353,7 @@ func (l *lane) confirmed(messages []message, t ticket) {
 		l.stats.Merged.Add(int64(m.merged - 1))
 		l.stats.Superseded.Add(int64(m.superseded))
 	}
+	l.first = parsed{}
 	l.settleMerged(messages[len(messages)-1])
 	l.drain.note(time.Now(), l.buffer.Len(l.name))
 	l.doubt = doubt{}
@@ -380,7 +401,7 @@ func (l *lane) failedAhead(m message, t ticket, err error) (wait time.Duration) 
 	}
 	if errors.As(err, &refusal) || l.cuts >= losses {
 		l.cuts = 0
-		l.buffer.Append(l.name, buffer.Attributes, m.record.Time, AppendRecord(nil, &m.record))
+		appendTo(l.buffer, l.name, buffer.Attributes, &m.record)
 		return refusedWait
 	}
 	if errors.Is(err, ErrTooFast) {
