@@ -30,7 +30,7 @@ var (
 
 	busUp       = desc("bus_up", "Whether the bus answers.", "bus", "type")
 	busRequests = desc("bus_requests_total", "Requests sent to the field.", "bus")
-	busValues   = desc("bus_values_total", "Values that requests asked for.", "bus")
+	busValues   = desc("bus_values_total", "Values that requests asked for, or devices told by themselves.", "bus")
 	busBusy     = desc("bus_busy_seconds_total", "Time spent in requests; its rate is the utilisation of the bus.", "bus")
 	busOverruns = desc("bus_overruns_total", "Polls skipped because the bus was late.", "bus")
 
