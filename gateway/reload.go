@@ -101,9 +101,14 @@ func (g *Gateway) exchange(startBus, start launch, r reload) error {
 	inheritQuotas(before, buses)
 
 	g.mu.Lock()
-	before, old := g.buses, g.lanes
+	before, old, olds := g.buses, g.lanes, g.accounts
 	g.config.Site, g.config.Uplinks, g.buses, g.accounts, g.lanes, g.desk = c.Site, c.Uplinks, buses, accounts, lanes, desk
 	g.mu.Unlock()
+	for user, a := range accounts {
+		if then := olds[user]; then != nil && then != a {
+			then.bequeath(a)
+		}
+	}
 	for _, b := range buses {
 		if !slices.Contains(before, b) {
 			b.stop = startBus(b.run)

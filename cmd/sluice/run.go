@@ -115,6 +115,7 @@ func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log 
 		started(d.gateway)
 	}
 	log.Info("sluice runs", "site", s.Name, "buses", len(s.Buses), "devices", len(s.Devices))
+	d.leftBehind(nil, s)
 	begin := time.Now()
 	d.start(ctx, d.gateway.Run)
 	d.exchange(ctx, sessions)
