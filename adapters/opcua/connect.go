@@ -92,7 +92,7 @@ func (a *Adapter) secureChannel(ctx context.Context, d *door) (*channel, error) 
 	if err != nil {
 		return nil, err
 	}
-	a.warnOfEnd("the gateway's own certificate", own.cert, time.Now())
+	a.warnOfEnd("the gateway", own.cert, time.Now())
 	c, err := openChannel(ctx, a.bus.Endpoint, &channel{policy: d.endpoint.SecurityPolicyURI, mode: d.endpoint.SecurityMode, own: own, server: cert, lifetime: a.lifetime})
 	if err != nil {
 		return nil, fmt.Errorf("open a channel with %s: %w; where the server does not know the gateway, let it trust %s (%s)",

@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"strings"
 	"time"
 
 	"github.com/gopcua/opcua/ua"
@@ -31,11 +32,25 @@ func TakeWithKeys(until time.Time, chunk []byte) error {
 	return c.take(chunk)
 }
 
-// Choose tells which endpoint an adapter takes of those that are offered.
-func Choose(a gateway.Adapter, offered []*ua.EndpointDescription) (string, error) {
-	d, err := a.(*Adapter).choose(offered)
+// Choose tells which of the endpoints that are offered an adapter takes.
+func Choose(a gateway.Adapter, offered ...string) (string, error) {
+	var endpoints []*ua.EndpointDescription
+	modes := map[string]ua.MessageSecurityMode{"": ua.MessageSecurityModeNone, "Sign": ua.MessageSecurityModeSign, "SignAndEncrypt": ua.MessageSecurityModeSignAndEncrypt}
+	for _, o := range offered {
+		policy, mode, _ := strings.Cut(o, "/")
+		endpoints = append(endpoints, &ua.EndpointDescription{
+			SecurityPolicyURI: ua.FormatSecurityPolicyURI(policy), SecurityMode: modes[mode],
+			UserIdentityTokens: []*ua.UserTokenPolicy{{PolicyID: "a", TokenType: ua.UserTokenTypeAnonymous}}})
+	}
+	d, err := a.(*Adapter).choose(endpoints)
 	if err != nil {
 		return "", err
 	}
 	return d.String(), nil
+}
+
+// Timed is the time of a point's value that is heard now.
+func Timed(a gateway.Adapter, p *gateway.Point, source, server, now time.Time, late bool) time.Time {
+	s := &session{Adapter: a.(*Adapter)}
+	return s.timeOf(&node{place: s.places[p]}, &ua.DataValue{SourceTimestamp: source, ServerTimestamp: server}, time.Time{}, now, late)
 }

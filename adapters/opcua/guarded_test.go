@@ -271,7 +271,7 @@ func TestWhatIsTamperedWithIsRefused(t *testing.T) {
 			return chunks
 		}
 	}
-	dir := t.TempDir() // one certificate of ours for all
+	dir := t.TempDir()       // one certificate of ours for all
 	const stamp = 16 + 8 + 4 // the time of an answer: behind head, numbers and type
 	stronger := func(policy string, mode ua.MessageSecurityMode) func(any, ua.Response) {
 		return func(_ any, r ua.Response) {

@@ -96,11 +96,12 @@ func (i *identities) get(log *slog.Logger, now time.Time) (*identity, error) {
 			return nil, fmt.Errorf("keep the gateway's own certificate: %w", err)
 		}
 	}
-	text := "made the gateway's own OPC UA certificate: servers must trust it"
-	if i.own != nil {
-		text = "made a new OPC UA certificate, since the old one ends soon: servers must trust it"
+	about := []any{"file", i.path(), "fingerprint", fingerprint(made.cert.Raw), "valid", validity(made.cert)}
+	if i.own == nil {
+		log.Warn("made the gateway's own OPC UA certificate: servers must trust it", about...)
+	} else {
+		log.Warn("made a new OPC UA certificate, since the old one ends soon: servers must trust it", about...)
 	}
-	log.Warn(text, "file", i.path(), "fingerprint", fingerprint(made.cert.Raw), "valid", validity(made.cert))
 	i.own = made
 	return made, nil
 }

@@ -110,7 +110,7 @@ func (s *session) stayAlive() {
 			return
 		case now := <-ticker.C:
 			if cert := s.server.Load(); cert != nil {
-				s.warnOfEnd("the server's certificate", cert, now)
+				s.warnOfEnd("the server", cert, now)
 			}
 			if time.Since(time.Unix(0, s.used.Load())) < every {
 				continue
