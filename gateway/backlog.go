@@ -171,7 +171,7 @@ func (a *account) keep(r Record) uint64 {
 		a.ahead.add(&r)
 		wake(a.wake)
 	}
-	return a.buffer.Append(name, buffer.Attributes, r.Time, AppendRecord(make([]byte, 0, r.size()), &r))
+	return appendTo(a.buffer, name, buffer.Attributes, &r)
 }
 
 func wake(c chan struct{}) {
@@ -226,6 +226,6 @@ func (l *lane) takeHistory(records []Record, stored []buffer.Record) []message {
 // keepMerged puts reports into the history whose values the pace has merged.
 func (l *lane) keepMerged(m message) {
 	for _, r := range m.older {
-		l.buffer.Append(historyLane(l.user), buffer.Attributes, r.Time, AppendRecord(nil, &r))
+		appendTo(l.buffer, historyLane(l.user), buffer.Attributes, &r)
 	}
 }

@@ -117,7 +117,7 @@ func (g *Gateway) storeFor(user string, r Record) uint64 {
 		if r.Kind == EventRecord {
 			class = buffer.Event
 		}
-		return g.config.Buffer.Append(LaneName(user, r.Kind), class, r.Time, AppendRecord(nil, &r))
+		return appendTo(g.config.Buffer, LaneName(user, r.Kind), class, &r)
 	}
 	if g.config.OnReport != nil {
 		g.config.OnReport(user, r)
@@ -126,7 +126,7 @@ func (g *Gateway) storeFor(user string, r Record) uint64 {
 	if a := g.account(user); a != nil {
 		return a.keep(r)
 	}
-	return g.config.Buffer.Append(user, buffer.Attributes, r.Time, AppendRecord(make([]byte, 0, r.size()), &r))
+	return appendTo(g.config.Buffer, user, buffer.Attributes, &r)
 }
 
 // Run works until ctx ends and all its goroutines have stopped.

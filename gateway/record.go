@@ -4,7 +4,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"sync"
 	"time"
+
+	"sluice/buffer"
 )
 
 // RecordKind tells what a record holds.
@@ -77,15 +80,16 @@ func AppendRecord(dst []byte, r *Record) []byte {
 
 func appendSeq(dst []byte, seq uint64) []byte { return binary.AppendUvarint(dst, seq) }
 
-// size is enough for the stored form of a report of numbers: one that is larger
-// grows.
-func (r *Record) size() int {
-	size := 64 + len(r.Body)
-	for i := range r.Values {
-		size += len(r.Values[i].Name) + len(r.Values[i].Value.text) + 12
-	}
-	return size
+// appendTo puts a record at the end of a lane, and gives its number there.
+func appendTo(b *buffer.Buffer, lane string, class buffer.Class, r *Record) uint64 {
+	data := scratch.Get().(*[]byte)
+	defer scratch.Put(data)
+	*data = AppendRecord((*data)[:0], r)
+	return b.Append(lane, class, r.Time, *data)
 }
+
+// scratch is for stored forms: the buffer copies them.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
 
 func appendString(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)

@@ -89,7 +89,7 @@ func (l *lane) unanswered(m message) {
 // of the lane's yet.
 func (l *lane) putMessageAside(m message, reason string) {
 	if l.held != nil && m.first == l.held.upTo {
-		seq := l.buffer.Append(l.name, buffer.Attributes, m.record.Time, AppendRecord(nil, &m.record))
+		seq := appendTo(l.buffer, l.name, buffer.Attributes, &m.record)
 		if l.putAside(seq, reason) {
 			l.release()
 		}
@@ -148,7 +148,7 @@ func (l *lane) settle() {
 	d := l.dissection
 	l.dissection, l.doubt = nil, doubt{}
 	if len(d.poison.Values) > 0 {
-		seq := l.buffer.Append(l.name, buffer.Attributes, d.poison.Time, AppendRecord(nil, &d.poison))
+		seq := appendTo(l.buffer, l.name, buffer.Attributes, &d.poison)
 		l.quarantine(seq, d.reason)
 	}
 	l.buffer.Ack(l.name, d.seq)

@@ -28,6 +28,7 @@ type lane struct {
 	beat    Beat
 	stop    func() // ends run, once it has begun
 
+	first      parsed      // in the buffer
 	next       time.Time   // not before this
 	alone      uint64      // up to this number records go out by themselves: something is wrong with one of them
 	again      *message    // goes out once more as it was
@@ -35,6 +36,12 @@ type lane struct {
 	dissection *dissection // of the first record, once it is refused for good
 	held       *held       // with backlog: latest
 	drain      drain
+}
+
+// parsed is a record of the buffer that was read already.
+type parsed struct {
+	seq    uint64
+	record Record
 }
 
 // message is a record on its way: merged of several, acknowledged together.
@@ -270,7 +277,7 @@ func (l *lane) peek(limit int) ([]Record, []buffer.Record) {
 			}
 			break
 		}
-		r, err := ParseRecord(stored[i].Data)
+		r, err := l.parse(i, &stored[i])
 		if err == nil {
 			l.clock.mend(&r)
 			records = append(records, r)
@@ -283,6 +290,19 @@ func (l *lane) peek(limit int) ([]Record, []buffer.Record) {
 		break
 	}
 	return records, stored[:len(records)]
+}
+
+// parse reads a record. The first one is asked for twice: by rank, and when it
+// is sent.
+func (l *lane) parse(i int, s *buffer.Record) (Record, error) {
+	if i == 0 && l.first.seq == s.Seq {
+		return l.first.record, nil
+	}
+	r, err := ParseRecord(s.Data)
+	if i == 0 && err == nil {
+		l.first = parsed{s.Seq, r}
+	}
+	return r, err
 }
 
 func (l *lane) confirmed(messages []message, t ticket) {
@@ -312,6 +332,7 @@ func (l *lane) confirmed(messages []message, t ticket) {
 		l.stats.Merged.Add(int64(m.merged - 1))
 		l.stats.Superseded.Add(int64(m.superseded))
 	}
+	l.first = parsed{}
 	l.buffer.Ack(l.name, last)
 	l.drain.note(time.Now(), l.buffer.Len(l.name))
 	l.doubt = doubt{}
@@ -355,7 +376,7 @@ func (l *lane) failed(m message, t ticket, err error) {
 func (l *lane) failedAhead(m message, t ticket, err error) (wait time.Duration) {
 	var refusal *Refusal
 	if errors.As(err, &refusal) {
-		l.buffer.Append(l.name, buffer.Attributes, m.record.Time, AppendRecord(nil, &m.record))
+		appendTo(l.buffer, l.name, buffer.Attributes, &m.record)
 		return refusedWait
 	}
 	if errors.Is(err, ErrTooFast) {

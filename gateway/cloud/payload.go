@@ -39,7 +39,7 @@ func AppendAttributes(dst []byte, r gateway.Record, lateTS string) []byte {
 func appendReport(list [][]byte, r gateway.Record, lateTS string) ([][]byte, error) {
 	size := 32
 	for i := range r.Values {
-		size += 32 + len(r.Values[i].Value.Text())
+		size += len(r.Values[i].Name) + 16 + len(r.Values[i].Value.Text()) // enough for most numbers; else it grows
 	}
 	payload := AppendAttributes(make([]byte, 0, size), r, lateTS)
 	switch {
