@@ -76,7 +76,7 @@ func (e *engine) worthTelling(it *eventItem, condition string, eventID []byte, e
 	}
 	key, active := it.key(condition), event.Active.Bool()
 	was, on := e.alarms[key]
-	if it.refreshing && (on || active && enough) {
+	if it.refreshing && on {
 		it.seen[key] = true
 	}
 	switch {
@@ -94,8 +94,12 @@ func (e *engine) worthTelling(it *eventItem, condition string, eventID []byte, e
 		return false
 	case active:
 		e.alarms[key] = alarm{EventID: eventID, Source: event.Source, Message: event.Message, Severity: event.Severity}
+		if it.refreshing {
+			it.seen[key] = true
+		}
 	default:
 		delete(e.alarms, key)
+		delete(it.seen, key)
 	}
 	e.alarmsChanged = true
 	return true

@@ -48,6 +48,7 @@ type guard struct {
 	client  *x509.Certificate // nil without security
 	keys    *uapolicy.EncryptionAlgorithm
 	token   uint32
+	stays   bool // at the keys that it has
 	number  uint32
 	request uint32
 }
@@ -144,12 +145,14 @@ func (g *guard) open(chunk []byte) bool {
 			r.SecurityToken.RevisedLifetime = uint32(g.lifetime.Milliseconds())
 		}
 	}
-	chunks := g.chunks("OPN", request, r)
-	g.token++
-	if g.client != nil {
+	if !g.write(request, g.chunks("OPN", request, r)) {
+		return false
+	}
+	if g.client != nil && !g.stays {
+		g.token++
 		g.keys, err = uapolicy.Symmetric(g.uri(), r.ServerNonce, asked.ClientNonce)
 	}
-	return err == nil && g.write(request, chunks)
+	return err == nil
 }
 
 // answer answers a request.
@@ -348,6 +351,7 @@ func TestKeysComeInTheirOwnMessageOnly(t *testing.T) {
 		"an answer instead of keys": func(g *guard, request any, chunks [][]byte) [][]byte {
 			if asked, ok := request.(*ua.OpenSecureChannelRequest); ok && asked.RequestType == ua.SecurityTokenRequestTypeRenew {
 				g.number--
+				g.stays = true
 				return g.chunks("MSG", request, keys)
 			}
 			return chunks

@@ -69,7 +69,8 @@ func (i *identities) keyPath() string { return filepath.Join(i.dir, "opcua", "ga
 var errApart = errors.New("key and certificate do not belong together")
 
 // get gives the certificate; made anew where there is none, or where it ends
-// soon, unless somebody else has issued it. A pair that does not belong together is put aside.
+// soon, unless somebody else has issued it. A pair that does not belong
+// together is put aside.
 func (i *identities) get(log *slog.Logger, now time.Time) (*identity, error) {
 	i.mutex.Lock()
 	defer i.mutex.Unlock()
