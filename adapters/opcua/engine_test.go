@@ -497,6 +497,9 @@ func TestAWriteIsDoneOnlyWhereTheServerSaidSo(t *testing.T) {
 			c.Write(chunkOf("MSGF", request, message(t, fault(ua.StatusBadResponseTooLarge))))
 		}, 1, true, "BadResponseTooLarge"},
 		"another answer": {"x", func(c net.Conn, request uint32) { c.Write(chunkOf("MSGF", request, message(t, fault(ua.StatusOK)))) }, 1, true, "can't be read"},
+		"an uncertain answer": {"x", func(c net.Conn, request uint32) {
+			c.Write(chunkOf("MSGF", request, message(t, fault(ua.StatusUncertain))))
+		}, 1, true, "can't be read"},
 		"a refusal": {"x", func(c net.Conn, request uint32) {
 			c.Write(chunkOf("MSGF", request, message(t, fault(ua.StatusBadUserAccessDenied))))
 		}, 1, false, "BadUserAccessDenied"},

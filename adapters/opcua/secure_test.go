@@ -307,6 +307,7 @@ func TestAutoTakesTheStrongest(t *testing.T) {
 		{[]string{"Basic256Sha256/SignAndEncrypt", "Aes128_Sha256_RsaOaep/SignAndEncrypt", "Aes256_Sha256_RsaPss/Sign"}, "Aes128_Sha256_RsaOaep/SignAndEncrypt"},
 		{[]string{"Aes128_Sha256_RsaOaep/SignAndEncrypt", "Aes256_Sha256_RsaPss/SignAndEncrypt", "Basic256Sha256/SignAndEncrypt"}, "Aes256_Sha256_RsaPss/SignAndEncrypt"},
 		{[]string{"Basic256/SignAndEncrypt", "Basic128Rsa15/SignAndEncrypt", "Basic256Sha256/Sign"}, "Basic256Sha256/Sign"}, // the others are no longer secure
+		{[]string{"Basic256Sha256/Sign", "Aes256_Sha256_RsaPss/Sign", "Aes128_Sha256_RsaOaep/Sign"}, "Aes256_Sha256_RsaPss/Sign"},
 		{[]string{"None"}, "None"},
 		{[]string{"Basic256/SignAndEncrypt"}, ""},
 	} {
