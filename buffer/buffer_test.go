@@ -456,8 +456,45 @@ func TestQuarantinedRecordGoesBackOrGoes(t *testing.T) {
 	}
 }
 
+// TestARecordThatGoesBackIsNotPassed: while it is written, others come behind it and are confirmed.
+func TestARecordThatGoesBackIsNotPassed(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		var b *Buffer
+		others := 0
+		o := Options{fail: func() error {
+			if b == nil || others > 0 {
+				return nil
+			}
+			b.Append("l", Attributes, noon, []byte("new"))
+			others += len(drain(t, b, "l"))
+			if others = max(others, 1); fails {
+				return errDisk
+			}
+			return nil
+		}}
+		buffer := open(t, newPath(t), o)
+		seq := buffer.Append("l", Attributes, noon, []byte("old"))
+		if err := buffer.Quarantine("l", seq, "x"); err != nil {
+			t.Fatal(err)
+		}
+		b = buffer
+		if _, err := b.QuarantineRetry(seq); (err != nil) != fails {
+			t.Fatal(err)
+		}
+		want := map[bool]string{false: "old new", true: "new"}[fails]
+		if got := texts(peek(t, b, "l", 10)); got != want {
+			t.Errorf("in the lane is %q, want %q", got, want)
+		}
+		if list, err := b.Quarantined(); err != nil || (len(list) == 1) != fails {
+			t.Errorf("%d in quarantine, %v", len(list), err)
+		}
+		balanced(t, b)
+	}
+}
+
 func TestQuarantineIsBounded(t *testing.T) {
-	b := open(t, newPath(t), Options{MaxSize: 1 << 20, MaxMemory: 1 << 20})
+	var log bytes.Buffer
+	b := open(t, newPath(t), Options{MaxSize: 1 << 20, MaxMemory: 1 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	for range 40 {
 		seq := b.Append("l", Attributes, noon, make([]byte, 10000))
 		if err := b.Quarantine("l", seq, "x"); err != nil {
@@ -467,6 +504,9 @@ func TestQuarantineIsBounded(t *testing.T) {
 	list, err := b.Quarantined()
 	if s := balanced(t, b); err != nil || len(list) < 10 || len(list) > 13 || s.Evicted != uint64(40-len(list)) {
 		t.Fatalf("%d in quarantine, %v, %+v", len(list), err, s)
+	}
+	if said := strings.Count(log.String(), "quarantine is full, its oldest records are lost"); said != 40-len(list) {
+		t.Errorf("said %d times:\n%s", said, log.String())
 	}
 }
 

@@ -149,6 +149,7 @@ func (b *Buffer) take(all bool) *work {
 	if len(b.frozen) == 0 {
 		b.frozen = b.pick(time.Now(), all)
 	}
+	b.letGo()
 	w := &work{batch: b.frozen, acks: b.unsaved, since: b.dirtySince}
 	fresh := map[*lane]bool{}
 	for _, p := range w.batch {

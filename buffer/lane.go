@@ -110,7 +110,7 @@ func (l *lane) visible(limit int, diskless bool) []Record {
 			out, head = append(out, head[0]), head[1:]
 		}
 		older := len(head) == 0 && l.disk > len(l.head) // on disk, and not read
-		if older || p.class == Event && !diskless || len(out) == limit {
+		if older || p.hidden || p.class == Event && !diskless || len(out) == limit {
 			return out
 		}
 		out = append(out, p.record())

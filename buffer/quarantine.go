@@ -104,7 +104,9 @@ func (b *Buffer) moveAside(l *lane, seq uint64, reason string) error {
 	defer b.mu.Unlock()
 	l.tookAside(s, seq)
 	b.count.Quarantined++
-	b.count.Evicted += uint64(a.evicted)
+	if b.count.Evicted += uint64(a.evicted); a.evicted > 0 {
+		b.opt.Log.Warn("quarantine is full, its oldest records are lost", "file", b.path, "count", a.evicted)
+	}
 	return nil
 }
 

@@ -57,6 +57,7 @@ type pending struct {
 	elem   *list.Element
 	frozen bool
 	gone   bool // merged into another gap
+	hidden bool // on its way out of quarantine: nobody goes past it before it is on disk
 }
 
 // size is what the record costs in memory.

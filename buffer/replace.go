@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// hold keeps a gap on disk, although it is acknowledged, until what was made of it is there: a batch that was frozen before, or is full,
-// doesn't have the event.
+// hold keeps records on disk, although they are acknowledged, until what took their place is there: a batch that was frozen before, or is
+// full, doesn't have it.
 type hold struct {
 	lane  *lane
-	gap   uint64
-	event *pending
+	first uint64   // of the records
+	last  *pending // of what took their place, which gets on disk in order
 }
 
 // position is how far a lane is done when no more than a batch gets on disk.
 func (b *Buffer) position(l *lane, batch []*pending) uint64 {
 	done := l.acked
 	for _, h := range b.holds {
-		if h.lane == l && !contains(batch, h.event.seq) {
-			done = min(done, h.gap-1)
+		if h.lane == l && !contains(batch, h.last.seq) {
+			done = min(done, h.first-1)
 		}
 	}
 	return done
@@ -30,23 +30,23 @@ func (b *Buffer) position(l *lane, batch []*pending) uint64 {
 func (b *Buffer) firstHeld(batch []*pending) uint64 {
 	first := uint64(math.MaxUint64)
 	for _, h := range b.holds {
-		if !contains(batch, h.event.seq) {
-			first = min(first, h.gap>>segmentBits)
+		if !contains(batch, h.last.seq) {
+			first = min(first, h.first>>segmentBits)
 		}
 	}
 	return first
 }
 
-// letGo ends what a commit has made good, or the consumer of the event has.
+// letGo ends what a commit has made good, or the consumer of what took the place.
 func (b *Buffer) letGo() {
-	b.holds = slices.DeleteFunc(b.holds, func(h hold) bool { return !h.event.lane.holds(h.event.seq) })
+	b.holds = slices.DeleteFunc(b.holds, func(h hold) bool { return !h.last.lane.holds(h.last.seq) })
 }
 
 // handOver says that a record in memory tells now what another told.
 func (b *Buffer) handOver(from, to *pending) {
 	for i := range b.holds {
-		if b.holds[i].event == from {
-			b.holds[i].event = to
+		if b.holds[i].last == from {
+			b.holds[i].last = to
 		}
 	}
 }
@@ -90,4 +90,44 @@ func (b *Buffer) ReplaceGap(name, to string, event func(Loss) []byte) (bool, err
 	b.ack(l, front[0].Seq)
 	b.boundMemory()
 	return true, nil
+}
+
+// Move puts records of a lane, as Peek gave them, at the end of another lane as attributes and acknowledges those up to a number, in one step: no
+// commit has one without the other. It tells how many records it has moved: the oldest, as many as memory takes beside what waits for the
+// disk. Unless that is all, it acknowledges no more than these.
+func (b *Buffer) Move(name string, upTo uint64, to string, records []Record) int {
+	l := b.find(name)
+	if l == nil {
+		return 0
+	}
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	b.layout.RLock()
+	defer b.layout.RUnlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	target := b.lane(to)
+	var last *pending
+	n, now := 0, time.Now()
+	for _, r := range records {
+		p := &pending{lane: target, class: Attributes, time: r.Time, added: now, value: encode(Attributes, r.Time, r.Data)}
+		if b.closed || b.bytes+p.size() > b.opt.MaxMemory/2 || b.next == b.reserved {
+			break
+		}
+		b.enqueue(p)
+		last = p
+		n++
+	}
+	signal(b.kick)
+	if n == 0 {
+		return 0
+	}
+	if n < len(records) {
+		upTo = records[n-1].Seq
+	}
+	b.count.Appended += uint64(n)
+	b.holds = append(b.holds, hold{l, records[0].Seq, last})
+	b.ack(l, upTo)
+	signal(target.ready)
+	return n
 }

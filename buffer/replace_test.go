@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -126,4 +127,80 @@ func TestACrashNeverHasAGapGoneWithoutItsEvent(t *testing.T) {
 		t.Errorf("at the end: gap %v, event %v", gap, event)
 	}
 	balanced(t, b)
+}
+
+// TestACrashNeverHasRecordsGoneThatWereMoved: whatever a commit takes, after a crash each record is in one lane at least, and after a clean
+// end in one only. The control, which acknowledges what it appends elsewhere, must lose some.
+func TestACrashNeverHasRecordsGoneThatWereMoved(t *testing.T) {
+	const records = 1500
+	for _, control := range []bool{false, true} {
+		b := open(t, newPath(t), Options{Gaps: true, MaxMemory: 256 << 10, retry: time.Hour})
+		for i := range records {
+			b.Append("from", Attributes, noon, fmt.Appendf(nil, "%d", i))
+			b.Append("other", Attributes, noon, []byte("x"))
+			if i%100 == 99 {
+				syncNow(t, b)
+			}
+		}
+		lost := 0
+		crash := func() {
+			b := open(t, copyFile(t, b.path), Options{Gaps: true})
+			defer closeNow(t, b)
+			there := map[string]bool{}
+			for _, lane := range []string{"from", "to"} {
+				for _, r := range peek(t, b, lane, records) {
+					there[string(r.Data)] = true
+				}
+			}
+			lost += records - len(there)
+		}
+		for b.Len("from") > 0 {
+			list := peek(t, b, "from", 700)
+			n := len(list)
+			if control {
+				for _, r := range list {
+					b.Append("to", r.Class, r.Time, r.Data)
+				}
+				b.Ack("from", list[n-1].Seq)
+			} else if n = b.Move("from", list[n-1].Seq, "to", list); n == 0 {
+				syncNow(t, b)
+				continue
+			}
+			b.Append("other/events", Event, noon, []byte("a commit that takes nothing else"))
+			if err := b.commit(false); err != nil {
+				t.Fatal(err)
+			}
+			crash()
+		}
+		syncNow(t, b)
+		crash()
+		if (lost > 0) != control {
+			t.Errorf("control %v: %d lost", control, lost)
+		}
+		if got := peek(t, b, "to", records); !control && (len(got) != records || string(got[0].Data) != "0" || string(got[records-1].Data) != fmt.Sprint(records-1)) {
+			t.Errorf("%d were moved", len(got))
+		}
+		balanced(t, b)
+		closeNow(t, b)
+		b = open(t, b.path, Options{Gaps: true})
+		if b.Len("from") > 0 {
+			t.Errorf("control %v: %d are where they were", control, b.Len("from"))
+		}
+	}
+}
+
+// TestWhatWasMovedAndConfirmedIsDone: also where it never got on disk.
+func TestWhatWasMovedAndConfirmedIsDone(t *testing.T) {
+	b := open(t, newPath(t), Options{Gaps: true})
+	b.Append("from", Attributes, noon, []byte("a"))
+	syncNow(t, b)
+	list := peek(t, b, "from", 1)
+	if b.Move("from", list[0].Seq, "to", list) != 1 || len(drain(t, b, "to")) != 1 {
+		t.Fatal("it was not moved")
+	}
+	closeNow(t, b)
+	b = open(t, b.path, Options{Gaps: true})
+	if b.Len("from")+b.Len("to") > 0 {
+		t.Errorf("%d and %d are there again", b.Len("from"), b.Len("to"))
+	}
 }

@@ -14,7 +14,9 @@ func (b *Buffer) QuarantineRetry(seq uint64) (uint64, error) {
 	defer b.writer.Unlock()
 	r, err := b.prepareRetry(seq)
 	if err == nil {
-		err = b.outOfQuarantine(r)
+		if err = b.outOfQuarantine(r); err != nil {
+			b.withdraw(r)
+		}
 	}
 	if err != nil {
 		return 0, fmt.Errorf("retry record %d from quarantine of buffer %s: %w", seq, b.path, err)
@@ -68,6 +70,9 @@ func (b *Buffer) prepareRetry(seq uint64) (*retry, error) {
 	r := &retry{from: seq, lane: b.lane(q.Lane), seq: b.next, class: q.Class, value: encode(q.Class, q.Time, q.Data)}
 	b.next++
 	seal(r.value, r.seq, r.lane.id)
+	// Its consumer may not confirm what comes behind it before it is there.
+	r.lane.mem = append(r.lane.mem, &pending{seq: r.seq, lane: r.lane, class: r.class, time: q.Time, value: r.value, frozen: true, hidden: true})
+	b.count.Retried++
 	return r, nil
 }
 
@@ -113,12 +118,21 @@ func (b *Buffer) outOfQuarantine(r *retry) error {
 	seg.total++
 	r.lane.saved = true
 	r.lane.see(r.seq, r.class, "")
+	r.lane.remove(r.seq)
 	r.lane.onDisk(seg, r.seq, r.class)
-	if r.seq > r.lane.acked {
-		b.count.Retried++
-	}
 	signal(r.lane.ready)
 	return nil
+}
+
+// withdraw takes a record that stays in quarantine out of its lane.
+func (b *Buffer) withdraw(r *retry) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r.lane.holds(r.seq) {
+		r.lane.remove(r.seq)
+		b.count.Retried--
+	}
+	signal(r.lane.ready)
 }
 
 func (r *retry) apply(tx *bolt.Tx, acked uint64) error {

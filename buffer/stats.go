@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"os"
+	"slices"
 	"time"
 )
 
@@ -87,6 +88,19 @@ func (b *Buffer) Stats() Stats {
 		s.FileSize = info.Size()
 	}
 	return s
+}
+
+// Lanes are the names of the lanes in which records wait, in order.
+func (b *Buffer) Lanes() (names []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for name, l := range b.lanes {
+		if l.disk+len(l.mem) > 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 type dropKey struct {

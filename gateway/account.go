@@ -28,6 +28,7 @@ type account struct {
 	written map[string]uint64 // attributes that were written: older values than this number are not sent
 	kept    bool              // written is on disk, or about to be
 	keeper  *keeper           // of written
+	heir    *account          // takes all, after a reload
 }
 
 // newAccount makes the lanes of a username, one for each kind of record.
@@ -39,20 +40,25 @@ func (g *Gateway) newAccount(c *Config, user string) *account {
 	}
 	kinds := []RecordKind{ReportRecord, EventRecord, StreamRecord}
 	if identifier, ok := strings.CutPrefix(cloud.Backlog, stream+":"); ok {
-		a.backlog, a.history, a.off = stream, identifier, true
+		a.backlog, a.history = stream, identifier
 		kinds = append(kinds, HistoryRecord)
 	}
-	var gaps gapEvent
+	first := &lane{uplink: c.Uplinks[user], clock: g.clock, stats: &g.Stats, log: c.Log.With("user", user)}
 	if cloud.OwnEvents["gap"] {
-		gaps = newGapEvent
+		first.gaps = newGapEvent
 	}
 	for _, kind := range kinds {
-		a.lanes = append(a.lanes, &lane{
-			name: LaneName(user, kind), user: user, kind: kind, account: a, uplink: c.Uplinks[user], buffer: c.Buffer, bucket: a.bucket, clock: g.clock,
-			gaps: gaps, stats: &g.Stats, log: c.Log.With("user", user),
-		})
+		a.lanes = append(a.lanes, a.newLane(LaneName(user, kind), kind, first))
 	}
 	return a
+}
+
+// newLane makes a lane that has its surroundings in common with another.
+func (a *account) newLane(name string, kind RecordKind, other *lane) *lane {
+	return &lane{
+		name: name, user: a.user, kind: kind, account: a, buffer: a.buffer, bucket: a.bucket,
+		uplink: other.uplink, clock: other.clock, gaps: other.gaps, stats: other.stats, log: other.log,
+	}
 }
 
 // LaneName is the buffer's name of the lane of a username's records of one

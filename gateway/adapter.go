@@ -187,8 +187,8 @@ func (e *ReadError) Unwrap() error { return e.Err }
 // WriteError says that a value was not written, while the connection is fine.
 type WriteError struct {
 	Err     error
-	Unknown bool // the request went out, but no answer came
-	Once    bool // the device has taken it and is at work: never again, not even where the point says again: true
+	Unknown bool // the request went out, and may have been carried out
+	Once    bool // the device has taken it, and is at work or failed at it: never again, not even where the point says again: true
 	Busy    bool // the device said that it is busy and took nothing: it may be asked again
 }
 

@@ -48,8 +48,9 @@ type audit struct {
 
 	mu      sync.Mutex
 	waiting []stored
-	lost    int // lines that memory had no room for
-	number  int // of the line, so that two of one moment differ
+	lost    int   // lines that memory had no room for
+	number  int   // of the line, so that two of one moment differ
+	grown   int64 // bytes that were written since it was trimmed
 	second  time.Time
 	refusals,
 	held int // of that second
@@ -122,17 +123,37 @@ func (a *audit) run(ctx context.Context) {
 	flush, trim := time.NewTicker(auditFlush), time.NewTicker(trimEvery)
 	defer flush.Stop()
 	defer trim.Stop()
+	a.trim()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-flush.C:
 			a.flush()
-		case <-trim.C:
-			if _, err := a.buffer.Trim(auditBucket, auditName(time.Now().Add(-auditFor), 0), a.most()); err != nil {
-				a.log.Warn("audit not trimmed", "error", err)
+			if a.swollen() {
+				a.trim()
 			}
+		case <-trim.C:
+			a.trim()
 		}
+	}
+}
+
+// swollen tells whether so much was written that the audit may take more than
+// its share of the file, by a quarter.
+func (a *audit) swollen() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.grown > a.most()/4
+}
+
+// trim drops what is old, or too much.
+func (a *audit) trim() {
+	a.mu.Lock()
+	a.grown = 0
+	a.mu.Unlock()
+	if _, err := a.buffer.Trim(auditBucket, auditName(time.Now().Add(-auditFor), 0), a.most()); err != nil {
+		a.log.Warn("audit not trimmed", "error", err)
 	}
 }
 
@@ -150,15 +171,17 @@ func (a *audit) flush() {
 	if len(lines) == 0 {
 		return
 	}
-	values := make(map[string][]byte, len(lines))
+	values, size := make(map[string][]byte, len(lines)), 0
 	for _, l := range lines {
 		values[l.name] = l.text
+		size += len(l.name) + len(l.text)
 	}
 	err := a.buffer.PutAll(auditBucket, values)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err == nil {
 		a.waiting = slices.Clone(a.waiting[len(lines):])
+		a.grown += int64(size)
 	}
 	if failing := err != nil; failing != a.failing {
 		a.failing = failing

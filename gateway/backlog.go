@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"sluice/buffer"
@@ -78,7 +77,7 @@ func (l *lane) heldAlone() []message {
 // heldNow is what is held, without what was written since.
 func (l *lane) heldNow() *Record {
 	r := []Record{l.held.record}
-	r[0].Values = slices.Clone(r[0].Values)
+	l.clock.mend(&r[0])
 	l.stats.LeftOut.Add(int64(l.account.strip(r, []buffer.Record{{Seq: l.held.upTo}})))
 	return &r[0]
 }
@@ -89,7 +88,7 @@ func (l *lane) hold(r Record, upTo uint64) bool {
 	if err := l.buffer.Put(heldBucket, l.name, value); err != nil {
 		return false
 	}
-	l.held = &held{r, upTo}
+	l.held, l.released = &held{r, upTo}, false
 	l.buffer.Ack(l.name, upTo)
 	return true
 }
@@ -111,14 +110,14 @@ func (l *lane) loadHeld() {
 	l.buffer.Ack(l.name, upTo)
 }
 
-// release forgets what was held, once it is confirmed.
+// release forgets what was held, once it is confirmed. On a disk that fails it
+// stands for longer, but it is not sent again.
 func (l *lane) release() {
-	if l.held == nil {
+	if l.held == nil && !l.released {
 		return
 	}
-	if err := l.buffer.Put(heldBucket, l.name, nil); err == nil {
-		l.held = nil
-	}
+	l.held = nil
+	l.released = l.buffer.Put(heldBucket, l.name, nil) != nil
 }
 
 // await waits until the cloud takes a record. Where there is a history, what
@@ -133,38 +132,64 @@ func (l *lane) await(ctx context.Context) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	l.account.divert(l)
+	l.divert(ctx)
 	return l.uplink.Await(ctx, l.kind, false)
 }
 
-// divert moves the reports that wait to the history, and sends there what comes
-// in from now on, until the current values are on their way.
-func (a *account) divert(l *lane) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.off = true
-	a.moveToHistory(l)
+// divertHeld moves to the history what a backlog of latest has held.
+func (l *lane) divertHeld(ctx context.Context) {
+	if l.held == nil {
+		return
+	}
+	r := l.held.record
+	l.account.putBack(r)
+	appendTo(l.buffer, historyLane(l.user), buffer.Attributes, &r)
+	if l.buffer.Sync(ctx) == nil {
+		l.release()
+	}
+	l.held = nil
 }
 
-func (a *account) moveToHistory(l *lane) {
+// divert moves the reports that wait to the history, and has what comes in from
+// now on go there, until the current values are on their way. What the disk
+// can't take stays where it is.
+func (l *lane) divert(ctx context.Context) {
 	l.again, l.doubt = nil, doubt{}
-	for {
-		records, stored := l.peek(batch)
-		if len(records) == 0 {
+	for stuck := false; ctx.Err() == nil; {
+		Turn(ctx)
+		l.peek(1) // so that no gap stands in front
+		moved, done := l.account.moveToHistory(l)
+		if done || moved == 0 && (stuck || l.buffer.Sync(ctx) != nil) {
 			return
 		}
-		for i := range records {
-			a.ahead.add(&records[i])
-			l.buffer.Append(historyLane(a.user), buffer.Attributes, stored[i].Time, stored[i].Data)
-		}
-		l.buffer.Ack(l.name, stored[len(stored)-1].Seq)
+		stuck = moved == 0
 	}
+}
+
+// moveToHistory moves the oldest reports. Where none is left, all that comes in
+// goes to the history.
+func (a *account) moveToHistory(l *lane) (moved int, done bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	records, stored := l.peek(batch)
+	if n := len(stored); n > 0 {
+		moved = a.buffer.Move(l.name, stored[n-1].Seq, historyLane(a.user), stored)
+	}
+	for i := range moved {
+		a.ahead.add(&records[i])
+	}
+	done = a.buffer.Len(l.name) == 0
+	a.off = a.off || done
+	return moved, done
 }
 
 // keep puts a report into the buffer, and gives its number there.
 func (a *account) keep(r Record) uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.heir != nil {
+		return a.heir.keep(r)
+	}
 	name := a.user
 	if a.off {
 		name = historyLane(a.user)
@@ -172,6 +197,22 @@ func (a *account) keep(r Record) uint64 {
 		wake(a.wake)
 	}
 	return appendTo(a.buffer, name, buffer.Attributes, &r)
+}
+
+// bequeath hands what is to go out ahead, and all that still comes in here, to
+// the account that a reload has made of the same username.
+func (a *account) bequeath(heir *account) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.heir = heir
+	if len(a.ahead.record.Values) > 0 {
+		heir.putBack(a.ahead.record)
+	}
+	heir.mu.Lock()
+	defer heir.mu.Unlock()
+	for name, seq := range a.written {
+		heir.written[name] = max(seq, heir.written[name])
+	}
 }
 
 func wake(c chan struct{}) {
@@ -205,8 +246,11 @@ func (a *account) putBack(r Record) {
 	defer a.mu.Unlock()
 	g := gathering{}
 	g.add(&r)
-	g.add(&a.ahead.record)
+	if len(a.ahead.record.Values) > 0 {
+		g.add(&a.ahead.record)
+	}
 	a.ahead = g
+	wake(a.wake)
 }
 
 // takeHistory makes a batch of the oldest reports of a history.
@@ -223,9 +267,17 @@ func (l *lane) takeHistory(records []Record, stored []buffer.Record) []message {
 	return []message{{record: r, first: stored[0].Seq, last: stored[n-1].Seq, merged: n}}
 }
 
-// keepMerged puts reports into the history whose values the pace has merged.
-func (l *lane) keepMerged(m message) {
-	for _, r := range m.older {
-		appendTo(l.buffer, historyLane(l.user), buffer.Attributes, &r)
+// settleMerged acknowledges the records of a message. Reports whose values the
+// pace has merged go to the history in the same step, where it keeps them.
+func (l *lane) settleMerged(m message) {
+	for len(m.older) > 0 {
+		moved := l.buffer.Move(l.name, m.last, historyLane(l.user), m.older)
+		if m.older = m.older[moved:]; moved == 0 { // memory is full: the buffer counts what it loses
+			for _, r := range m.older {
+				l.buffer.Append(historyLane(l.user), buffer.Attributes, r.Time, r.Data)
+			}
+			break
+		}
 	}
+	l.buffer.Ack(l.name, m.last)
 }

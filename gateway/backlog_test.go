@@ -189,8 +189,6 @@ func TestAReplayNeverWalksASetpointBack(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 			r.readBack(&Device{User: "u"}, Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"setpoint", IntValue(50)}}})
-			time.Sleep(time.Second)
-			r.storeFor("u", at(600, 50))
 		})
 		if len(p.got) == 0 || !strings.HasSuffix(p.got[0], "s setpoint=50") {
 			t.Errorf("the first message is %v", p.got[:min(1, len(p.got))])
@@ -311,6 +309,30 @@ func TestReportsOfNothingButOldSetpointsAreDone(t *testing.T) {
 				t.Errorf("%s: %d in quarantine, %d wait", backlog, s.Quarantined, s.Waiting)
 			}
 			r.close(t)
+		}
+	})
+}
+
+// TestWhatIsLeftOutOfAReportDoublesNothing: it is tried again and again.
+func TestWhatIsLeftOutOfAReportDoublesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{start: time.Now()}
+		tries := 0
+		p.refuse = func(elapsed time.Duration, r Record) error {
+			if tries++; r.Values[0].Name == "a" && elapsed < time.Minute {
+				return errors.New("not now")
+			}
+			return nil
+		}
+		r := newRig(t, newBuffer(t), Cloud{Backlog: replay, MinInterval: time.Second, BacklogInterval: time.Second}, p)
+		defer r.close(t)
+		r.play(t, 5*time.Minute, func() {
+			r.storeFor("u", Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"a", IntValue(1)}, {"setpoint", IntValue(20)}, {"b", IntValue(2)}, {"c", IntValue(3)}}})
+			time.Sleep(20 * time.Second)
+			r.readBack(&Device{User: "u"}, Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"setpoint", IntValue(50)}}})
+		})
+		if got := strings.Join(p.names(), ", "); got != "setpoint=50, a=1 b=2 c=3, setpoint=50" || tries < 30 {
+			t.Errorf("got %s in %d tries", got, tries)
 		}
 	})
 }

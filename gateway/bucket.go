@@ -44,7 +44,8 @@ type claim struct {
 // ticket is the right to send one message now.
 type ticket struct {
 	sent  time.Time
-	probe bool // it comes sooner than the pace allows, to see whether it may
+	next  time.Time // that it put off the next message to
+	probe bool      // it comes sooner than the pace allows, to see whether it may
 }
 
 // take waits for the right to send a message.
@@ -87,6 +88,7 @@ func (b *bucket) grant() {
 		}
 		t := ticket{sent: now, probe: b.pace.begin(now)}
 		b.next = now.Add(b.pace.next(now, interval))
+		t.next = b.next
 		c.granted <- t
 	}
 }
@@ -144,8 +146,10 @@ func (b *bucket) giveBack(t ticket) {
 }
 
 func (b *bucket) refund(t ticket) {
-	b.next = t.sent
-	b.pace.probing = t.probe
+	if b.next.Equal(t.next) { // else another message has gone since
+		b.next = t.sent
+		b.pace.probing = t.probe
+	}
 	b.grant()
 }
 

@@ -91,3 +91,26 @@ func TestATicketThatIsGivenBackIsThere(t *testing.T) {
 		}
 	})
 }
+
+// TestATicketThatComesTooLateIsNone: one that is given back after another was
+// used, and one that is granted while its claim is withdrawn.
+func TestATicketThatComesTooLateIsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bucket{pace: pace{interval: time.Minute}}
+		first, _ := b.take(t.Context(), rankLive)
+		b.take(t.Context(), rankLive)
+		begin := time.Now()
+		b.giveBack(first)
+		granted, _ := b.take(t.Context(), rankLive)
+		if waited := time.Since(begin); waited != time.Minute {
+			t.Errorf("waited %v after the one that was used", waited)
+		}
+		c := &claim{granted: make(chan ticket, 1)}
+		c.granted <- granted
+		b.withdraw(c)
+		begin = time.Now()
+		if b.take(t.Context(), rankLive); time.Since(begin) != 0 {
+			t.Errorf("the slot of a withdrawn claim is lost for %v", time.Since(begin))
+		}
+	})
+}

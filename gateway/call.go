@@ -15,10 +15,11 @@ func (d *office) call(_ context.Context, dir *directory, m *Downlink) {
 		var again bool
 		if k.entry, again = d.ledger.enter(dir.user, m); again {
 			d.stats.Repeated.Add(1)
+			// While it runs, its one reply is still to come.
 			if reply := d.ledger.reply(k.entry); reply != nil {
-				d.out[dir.user].put(reply, k.entry)
+				d.out[dir.user].answer(reply, k.entry, k.entry.busy)
 			}
-			return // while it runs, its one reply is still to come
+			return
 		}
 	}
 	if err := k.begin(); err != nil {
@@ -64,7 +65,7 @@ func (k *calling) begin() error {
 	if k.entry != nil {
 		x.begin = func() error {
 			k.begun = true
-			return k.office.ledger.begin(k.entry, o.device.Name)
+			return k.office.ledger.begin(k.entry, o.device.Name, k.shown())
 		}
 	}
 	return o.start(x)
@@ -83,14 +84,12 @@ func (k *calling) refuse(err error) {
 	}
 	out := k.office.out[k.dir.user]
 	reply := out.uplink.EncodeReply(&Reply{Method: k.message.Method, ID: k.message.ID, Params: k.shown(), Err: err})
+	busy := errors.Is(err, errBusy)
 	if k.entry != nil {
+		k.entry.busy = busy
 		_ = k.office.ledger.finish(k.entry, reply, false)
 	}
-	if errors.Is(err, errBusy) && !out.mayBeBusy() {
-		k.office.stats.RepliesDropped.Add(1)
-		return
-	}
-	out.put(reply, k.entry)
+	out.answer(reply, k.entry, busy)
 }
 
 // finished answers a command that was carried out, or failed on the way.
@@ -139,19 +138,24 @@ func (u *unknownOutcome) Error() string { return "unknown outcome: " + u.err.Err
 // Unwrap gives the reason.
 func (u *unknownOutcome) Unwrap() error { return u.err }
 
-// recover deals with what the last run left: commands that were under way have
-// an unknown outcome now, replies that may not have been sent are sent.
+// recover deals with what the last run, or the office before a reload, left:
+// commands that were under way have an unknown outcome now, replies that may not
+// have been sent are sent.
 func (d *office) recover() {
 	d.pulses.load()
 	for _, e := range d.ledger.load() {
 		out := d.out[e.User]
-		if out == nil || e.Sent {
+		if out == nil || e.Sent || e.busy {
 			continue
 		}
 		reply := e.Reply
 		if reply == nil {
 			err := &unknownOutcome{errors.New("the gateway was restarted while the command was under way")}
-			reply = out.uplink.EncodeReply(&Reply{Method: e.Method, ID: string(e.ID), Err: err})
+			var params []Asked
+			for _, p := range e.Params {
+				params = append(params, Asked{Name: p.Name, Raw: p.Raw})
+			}
+			reply = out.uplink.EncodeReply(&Reply{Method: e.Method, ID: string(e.ID), Params: params, Err: err})
 			if err := d.ledger.finish(e, reply, true); err != nil {
 				d.log.Error("reply not stored", "user", e.User, "command", e.Method, "error", err)
 			}

@@ -67,13 +67,19 @@ func newClock(store *buffer.Buffer) *clock {
 // stamp notes on a record how long the machine had been up. A time that didn't
 // come from this machine's clock stays as it is.
 func (c *clock) stamp(r *Record) {
-	if own := r.Time != r.Time.Round(0); !own || r.Boot != 0 {
+	if !c.own(r.Time) || r.Boot != 0 {
 		return
 	}
 	r.Boot, r.Up = c.boot, c.up+r.Time.Sub(c.start)
 	if c.wrong != nil {
 		r.Time = r.Time.Add(c.wrong())
 	}
+}
+
+// own tells whether a time was read from this machine's clock: then it has a
+// monotonic reading, which the virtual clock of a test has not.
+func (c *clock) own(t time.Time) bool {
+	return t != t.Round(0) || c.wrong != nil && t.Location() == time.Local
 }
 
 // mend works out the time of a record of this boot by the clock of now.

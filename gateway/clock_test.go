@@ -57,7 +57,7 @@ func TestTimesAreMendedOnceTheClockIsRight(t *testing.T) {
 							mu.Unlock()
 							report := Record{Kind: ReportRecord, Time: now, Values: []Attribute{{"n", IntValue(n)}}}
 							if !stamped {
-								report.Time = report.Time.Add(off).Round(0)
+								report.Time = report.Time.Add(off).UTC()
 							}
 							r.storeFor("u", report)
 							time.Sleep(10 * time.Second)

@@ -112,6 +112,83 @@ func TestAFailedStepRunsOnFail(t *testing.T) {
 	})
 }
 
+// TestTheEndOfTheGatewayRunsOnFail within its bounds: it is not what a stop is.
+func TestTheEndOfTheGatewayRunsOnFail(t *testing.T) {
+	for name, c := range map[string]struct {
+		after  time.Duration // the end comes
+		busy   bool          // on_fail can't be written
+		reply  string
+		writes string
+		most   time.Duration
+	}{
+		"in a step":             {after: time.Second, reply: "1 start: the gateway stops, or loads its site file anew setpoint=35 drive_state=stopped", writes: "setpoint=35 run_word=run_forward run_word=stop", most: 500 * time.Millisecond},
+		"in on_fail":            {after: 5050 * time.Millisecond, reply: `1 start: expect "drive_state == \"running\"" did not come true within 5s: drive_state is stopped setpoint=35 drive_state=stopped`, writes: "setpoint=35 run_word=run_forward run_word=stop", most: 500 * time.Millisecond},
+		"on_fail finds it busy": {after: time.Second, busy: true, reply: "1 start: the gateway stops, or loads its site file anew; on_fail: the gateway stops, or loads its site file anew: exception 6: busy setpoint=35 drive_state=stopped", most: endingFor + 2*time.Second},
+		"nothing was written":   {reply: "", most: 500 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newHall(t, nil)
+				p.machine.fail(func() {
+					p.machine.onWrite = func(pt *Point, v Value) error { // takes the word, and never runs
+						if pt.ID == "run_word" {
+							if c.busy && v.Text() == "stop" {
+								return &WriteError{Err: errors.New("exception 6: busy"), Busy: true}
+							}
+							p.machine.memory["word_seen"] = v
+						}
+						return errDone
+					}
+				})
+				if c.after > 0 {
+					p.command("1", "start")
+				}
+				time.Sleep(c.after)
+				begin := time.Now()
+				p.stop()
+				if took := time.Since(begin); took > c.most {
+					t.Errorf("the end took %v", took)
+				}
+				if _, err := p.Write(t.Context(), ByPage, "pump", "req", BoolValue(true)); err != errEnding {
+					t.Errorf("the page writes afterwards: %v", err)
+				}
+				if !c.busy {
+					want(t, "writes", p.machine.writes(), c.writes)
+				}
+				p.begin()
+				defer func() { p.stop() }()
+				want(t, "reply", p.replies(time.Second), c.reply)
+			})
+		})
+	}
+}
+
+// TestAStopEndsOnFail: the command replies that it was stopped.
+func TestAStopEndsOnFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.machine.fail(func() {
+			p.machine.onWrite = func(pt *Point, v Value) error {
+				switch {
+				case v.Text() == "run_forward":
+					return &WriteError{Err: errIllegal}
+				case pt.ID == "run_word" && len(p.machine.wrote) < 30:
+					return &WriteError{Err: errors.New("exception 6: busy"), Busy: true}
+				}
+				return p.machine.follow(pt, v)
+			}
+		})
+		p.command("1", "start")
+		time.Sleep(time.Second)
+		p.command("2", "stop")
+		replies := p.replies(4 * time.Second)
+		if !strings.Contains(replies, "1 start: stopped by stop setpoint=35") || !strings.Contains(replies, "2 stop ok") {
+			t.Error(replies)
+		}
+	})
+}
+
 // TestCallsOfMethods: a call is a write. The guard holds directly before it, it
 // goes out once, and what fails behind it runs on_fail.
 func TestCallsOfMethods(t *testing.T) {
@@ -186,6 +263,27 @@ func TestTheGuardHoldsBeforeEachWrite(t *testing.T) {
 	})
 }
 
+// TestTheGuardWaitsWhileTheUnitRests, as after a write: that is no refusal.
+func TestTheGuardWaitsWhileTheUnitRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, func(s *Site) {
+			for _, c := range s.Devices[0].Commands {
+				if c.ID == "pulse" {
+					c.Guard = text("remote")
+				}
+			}
+		})
+		defer p.stop()
+		p.machine.fail(func() { p.machine.rests = time.Now().Add(200 * time.Millisecond) })
+		p.command("1", "pulse")
+		want(t, "reply", p.replies(time.Second), "1 pulse ok req=false")
+		p.machine.fail(func() { p.machine.rests = time.Now().Add(time.Minute) })
+		p.command("2", "pulse")
+		want(t, "reply", p.replies(31*time.Second), "2 pulse: timeout of 30s")
+		want(t, "writes", p.machine.writes(), "req=true req=false")
+	})
+}
+
 func TestASecondCommandIsBusyAndAPreemptingOneStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newHall(t, nil)
@@ -200,7 +298,48 @@ func TestASecondCommandIsBusyAndAPreemptingOneStops(t *testing.T) {
 		p.command("3", "stop")
 		want(t, "stop", p.replies(100*time.Millisecond), "1 slow: stopped by stop | 3 stop ok")
 		time.Sleep(5 * time.Second)
-		want(t, "writes", p.machine.writes(), "run_word=stop req=true")
+		want(t, "writes", p.machine.writes(), "run_word=stop")
+		want(t, "the push", p.events(), "write_refused point=req value=true reason=not written: stop came first")
+	})
+}
+
+// TestAStopHasTheLastWord: a push that waits for a busy device is not written
+// after it, and one that comes after it is. Nor does it matter in a flood that a
+// stop has just begun, once something else was done.
+func TestAStopHasTheLastWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.machine.fail(func() {
+			p.machine.onWrite = failAt("setpoint", &WriteError{Err: errors.New("exception 6: busy"), Busy: true})
+		})
+		p.push("setpoint", 45)
+		time.Sleep(300 * time.Millisecond)
+		p.machine.fail(func() { p.machine.onWrite, p.machine.wrote = p.machine.follow, nil })
+		p.command("1", "stop")
+		want(t, "reply", p.replies(2*time.Second), "1 stop ok")
+		want(t, "writes", p.machine.writes(), "run_word=stop")
+		want(t, "event", p.events(), "write_refused point=setpoint value=45 reason=not written: stop came first")
+		want(t, "report", p.wire.take(&p.wire.reports), "setpoint=30 | word_seen=stop")
+		if got := strings.Join(p.lines(), "\n"); !strings.Contains(got, "cloud:u setpoint 45 30→ refused not written: stop came first") {
+			t.Errorf("audit: %s", got)
+		}
+		p.push("setpoint", 40)
+		time.Sleep(time.Second)
+		want(t, "afterwards", p.machine.writes(), "run_word=stop setpoint=40")
+
+		p.command("2", "stop")
+		want(t, "another", p.replies(100*time.Millisecond), "2 stop ok")
+		p.push("setpoint", 41)
+		time.Sleep(100 * time.Millisecond)
+		p.office().byDevice["pump"].bus.traffic.spend(time.Minute)
+		for _, c := range [][2]string{{"3", "3 stop ok"}, {"4", "4 stop: busy: stop has just begun"}} {
+			p.command(c[0], "stop")
+			want(t, "in a flood", p.replies(100*time.Millisecond), c[1])
+		}
+		time.Sleep(1100 * time.Millisecond)
+		p.command("5", "stop")
+		want(t, "a second later", p.replies(100*time.Millisecond), "5 stop ok")
 	})
 }
 
@@ -314,7 +453,7 @@ func TestAFloodDoesNotMakeTheLedgerForget(t *testing.T) {
 	l := newLedger(store, slog.New(slog.DiscardHandler))
 	first := &Downlink{ID: "1", Method: "start"}
 	e, _ := l.enter("u", first)
-	if err := errors.Join(l.begin(e, "pump"), l.finish(e, []byte("done"), true)); err != nil {
+	if err := errors.Join(l.begin(e, "pump", nil), l.finish(e, []byte("done"), true)); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 3 * ledgerMost {
@@ -365,6 +504,22 @@ func TestAFloodIsAnsweredBusyAndCounted(t *testing.T) {
 	})
 }
 
+// TestARepeatedIDIsNoWayRoundTheLimit of replies that say busy.
+func TestARepeatedIDIsNoWayRoundTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.command("0", "slow")
+		time.Sleep(100 * time.Millisecond)
+		for range 500 {
+			p.command("1", "slow")
+		}
+		if got := strings.Count(p.replies(500*time.Millisecond), "busy"); got != 10 {
+			t.Errorf("%d replies say busy, want 10", got)
+		}
+	})
+}
+
 func TestACommandIsNotCalledTooOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newHall(t, nil)
@@ -404,6 +559,74 @@ func TestALockEndsCommandsAndRefusesEverybody(t *testing.T) {
 		w, err := p.Write(t.Context(), ByPage, "pump", "req", TextValue("on"))
 		if err != nil || w.Result != "done" || w.New.String() != "true" {
 			t.Errorf("after unlock: %+v, %v", w, err)
+		}
+	})
+}
+
+// TestTheLockIsReportedAtEachStart: it may have been changed while the gateway
+// was away.
+func TestTheLockIsReportedAtEachStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		if err := p.Lock(ByCommandLine, "", ""); err != nil {
+			t.Fatal(err)
+		}
+		p.stop()
+		for _, locked := range []bool{false, true} {
+			store, err := buffer.Open(p.path, buffer.Options{MaxSize: 8 << 20})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(StoreLock(store, Lock{Who: "x"}, locked), store.Close()); err != nil {
+				t.Fatal(err)
+			}
+			p.begin()
+			if wanted := fmt.Sprintf("writes_locked=%v", locked); !strings.Contains(p.first, wanted) {
+				t.Errorf("reported at the start: %s, want %s", p.first, wanted)
+			}
+			p.stop()
+		}
+	})
+}
+
+// TestTheAuditIsTrimmedAtTheStart, too: a gateway may never run for an hour.
+func TestTheAuditIsTrimmedAtTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		p.command("1", "stop")
+		p.replies(time.Second)
+		p.stop()
+		time.Sleep(auditFor + time.Minute)
+		p.begin()
+		defer func() { p.stop() }()
+		if lines := p.lines(); len(lines) != 0 {
+			t.Errorf("%q", lines)
+		}
+	})
+}
+
+// TestTheAuditIsBounded between two hours, too: a flood must not take the file.
+func TestTheAuditIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		size := func() (n int64) {
+			_ = p.store.Scan(auditBucket, "", func(name string, value []byte) bool { n += int64(len(name) + len(value)); return true })
+			return n
+		}
+		most := p.office().audit.most()
+		for range 40 {
+			for i := range 100 {
+				p.office().audit.add(Audit{Who: "somebody", Asked: fmt.Sprint(i), Result: "done", Reason: strings.Repeat("r", 100)})
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if now := size(); now > most*5/4+100*300 {
+				t.Fatalf("%d bytes, the share is %d", now, most)
+			}
+		}
+		if now := size(); now < most/2 {
+			t.Errorf("%d bytes are left, the share is %d", now, most)
 		}
 	})
 }

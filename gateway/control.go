@@ -32,11 +32,9 @@ func (g *Gateway) Write(ctx context.Context, who, device, point string, value Va
 		return Written{Result: "refused"}, err
 	}
 	job := &pushJob{who: who, until: time.Now().Add(validity), values: []*pushed{v}, done: make(chan []verdict, 1)}
-	select {
-	case o.pushes <- job:
-	default:
-		d.audit.refused(v.audit(who, errBusy))
-		return Written{Result: "refused"}, errBusy
+	if err := o.accept(job); err != nil {
+		d.audit.refused(v.audit(who, err))
+		return Written{Result: "refused"}, err
 	}
 	select {
 	case outcomes := <-job.done:
@@ -196,11 +194,16 @@ func (g *Gateway) Locks() []Lock {
 // LockedAttribute is the attribute of a device that tells whether it is locked.
 const LockedAttribute = "writes_locked"
 
-// reportLocks reports the devices whose lock has changed.
+// reportLocks reports the devices whose lock has changed, at the start all: it
+// may have changed while the gateway was away.
 func (d *office) reportLocks() {
 	for _, o := range d.operators {
 		locked := d.locks.refuse(o.device.Name) != nil
-		if !o.writable() || o.locked.Swap(locked) == locked {
+		o.mu.Lock()
+		said := o.locked != nil && *o.locked == locked
+		o.locked = &locked
+		o.mu.Unlock()
+		if said || !o.writable() {
 			continue
 		}
 		d.store(o.device, Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{o.device.Prefix + LockedAttribute, BoolValue(locked)}}})

@@ -31,7 +31,7 @@ type execution struct {
 
 var (
 	errTimeout = errors.New("timeout")
-	errEnding  = errors.New("the gateway stops")
+	errEnding  = errors.New("the gateway stops, or loads its site file anew")
 )
 
 // stopped is why a command ended before its time; its on_fail is not run.
@@ -42,6 +42,8 @@ func (s *stopped) Error() string { return "stopped by " + s.by }
 
 const (
 	onFailFor    = 10 * time.Second // longer than the command's timeout
+	endingFor    = 5 * time.Second  // of on_fail once the gateway stops; with a release less than the unit's TimeoutStopSec
+	repeatAfter  = time.Second      // before a preempting command is carried out again in a flood
 	expectPause  = 100 * time.Millisecond
 	expectShare  = 4 // of the time that a look takes, the pause is so many times
 	replyReadFor = time.Second
@@ -53,8 +55,11 @@ func (o *operator) start(x *execution) error {
 	c := x.command
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.current != nil && !c.Preempt {
+	switch {
+	case o.current != nil && !c.Preempt:
 		return fmt.Errorf("%w: %s is under way", errBusy, o.current.command.ID)
+	case c.Preempt && time.Since(o.stops[c]) < repeatAfter && o.bus.traffic.full():
+		return fmt.Errorf("%w: %s has just begun", errBusy, c.ID)
 	}
 	if !c.calls.take(c.AtMost, time.Now()) {
 		return fmt.Errorf("%s is called too often: at most %s", c.ID, c.AtMost.often())
@@ -66,6 +71,12 @@ func (o *operator) start(x *execution) error {
 			x.holds, o.current.holds = o.current.holds, false
 		}
 		o.current = x
+		if c.Preempt {
+			o.stops[c] = time.Now()
+			o.stopped = stopping{o.stopped.times + 1, c.ID}
+		} else {
+			clear(o.stops)
+		}
 		return func() { o.execute(ctx, x) }
 	})
 }
@@ -92,14 +103,12 @@ func (o *operator) execute(run context.Context, x *execution) {
 	err := o.carryOut(ctx, x)
 	var stop *stopped
 	if err != nil && !errors.As(err, &stop) && len(x.command.onFail) > 0 && x.touched {
-		x.failing = true
-		ctx, cancel := context.WithDeadlineCause(context.WithoutCancel(run), end.Add(onFailFor), errTimeout)
-		halt := context.AfterFunc(run, cancel)
-		if failed := o.steps(ctx, x, x.command.onFail); failed != nil {
+		switch failed := o.fallBack(run, x, end.Add(onFailFor)); {
+		case errors.As(failed, &stop):
+			err = stop
+		case failed != nil:
 			err = fmt.Errorf("%w; on_fail: %w", err, failed)
 		}
-		halt()
-		cancel()
 	}
 	values := o.outcome(x)
 	o.mu.Lock()
@@ -113,6 +122,23 @@ func (o *operator) execute(run context.Context, x *execution) {
 		o.give()
 	}
 	x.finished(values, x.result(err), err)
+}
+
+// fallBack runs the on_fail of a command until end. What stops the command stops
+// this too, but the end of the gateway leaves it some time to reach a safe state.
+func (o *operator) fallBack(run context.Context, x *execution, end time.Time) error {
+	x.failing = true
+	ctx, halt := context.WithCancelCause(context.WithoutCancel(run))
+	defer halt(nil)
+	ctx, cancel := context.WithDeadlineCause(ctx, end, errTimeout)
+	defer cancel()
+	defer context.AfterFunc(run, func() {
+		if errors.Is(context.Cause(run), errEnding) {
+			sleep(ctx, endingFor)
+		}
+		halt(context.Cause(run))
+	})()
+	return o.steps(ctx, x, x.command.onFail)
 }
 
 // result is the outcome in a word, as that of a write.
@@ -244,21 +270,35 @@ func (o *operator) put(ctx context.Context, x *execution, force bool, values ...
 	return v
 }
 
-// judge reads what a condition looks at, at once, and evaluates it.
+// judge reads what a condition looks at, as soon as the device can be asked, and
+// evaluates it.
 func (o *operator) judge(ctx context.Context, c *demand, with map[string]Value) (met bool, why string, err error) {
-	type finding struct {
-		met bool
-		why string
-		err error
+	for {
+		f := o.glance(ctx, c, with)
+		if f.rest == 0 || ctx.Err() != nil {
+			return f.met, f.why, f.err
+		}
+		sleep(ctx, f.rest)
 	}
+}
+
+// finding is what a look at a condition came to.
+type finding struct {
+	met  bool
+	why  string
+	err  error
+	rest time.Duration // the device must not be asked for so long
+}
+
+func (o *operator) glance(ctx context.Context, c *demand, with map[string]Value) finding {
 	result := make(chan finding, 1)
-	_, err = o.bus.do(ctx, func(busCtx context.Context, b *busLoop) error {
+	_, err := o.bus.do(ctx, func(busCtx context.Context, b *busLoop) error {
 		if b.session == nil {
 			result <- finding{err: errDown}
 			return nil
 		}
 		if rest := b.rest(o.device); rest > 0 {
-			result <- finding{why: "the device rests"}
+			result <- finding{rest: rest, why: "the device rests"}
 			return nil
 		}
 		if lost := b.fetch(busCtx, c.points); lost != nil {
@@ -271,9 +311,9 @@ func (o *operator) judge(ctx context.Context, c *demand, with map[string]Value) 
 	})
 	select {
 	case f := <-result:
-		return f.met, f.why, f.err
+		return f
 	default:
-		return false, "", err
+		return finding{err: err}
 	}
 }
 

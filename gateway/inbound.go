@@ -61,6 +61,10 @@ func (d *office) refuseStream(dir *directory, in *inbound, err error) {
 // read carries out a read request. Nothing is written by it, so it needs no
 // unlocking.
 func (d *office) read(dir *directory, in *inbound, m *Downlink) {
+	if err := in.operator.reachable(false); err != nil {
+		d.refuseStream(dir, in, err)
+		return
+	}
 	if !in.reading.CompareAndSwap(false, true) {
 		d.refuseStream(dir, in, errReading)
 		return
@@ -77,6 +81,7 @@ func (d *office) read(dir *directory, in *inbound, m *Downlink) {
 	})
 	if err != nil {
 		in.reading.Store(false)
+		d.refuseStream(dir, in, err)
 	}
 }
 

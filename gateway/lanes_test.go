@@ -166,6 +166,47 @@ func TestABadLinePutsNothingAside(t *testing.T) {
 	})
 }
 
+// TestOnlyConnectionsLostInARowCount: another fault between them begins anew.
+func TestOnlyConnectionsLostInARowCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		p := &platform{refuse: func(time.Duration, Record) error {
+			switch n++; {
+			case n > 20:
+				return nil
+			case n%5 == 0:
+				return ErrUnanswered
+			}
+			return ErrLost
+		}}
+		store := lanes(t, p, buffer.Options{}, 0, time.Minute, func(store *buffer.Buffer) { put(store, report("p", 1)) }, ReportRecord)
+		if held, _ := store.Quarantined(); len(held) > 0 || len(p.got) != 1 {
+			t.Errorf("%d in quarantine, %d arrived", len(held), len(p.got))
+		}
+	})
+}
+
+// TestALostReportGoesOutAsItWas, although others could be merged with it by now:
+// then an answer to either copy is an answer to it.
+func TestALostReportGoesOutAsItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tries []string
+		var store *buffer.Buffer
+		p := &platform{refuse: func(_ time.Duration, r Record) error {
+			tries = append(tries, fmt.Sprint(r.Values))
+			if len(tries) == 1 {
+				put(store, report("b", 2))
+				return ErrLost
+			}
+			return nil
+		}}
+		lanes(t, p, buffer.Options{}, time.Second, time.Minute, func(b *buffer.Buffer) { store = b; put(b, report("a", 1)) }, ReportRecord)
+		if len(tries) != 3 || tries[0] != tries[1] {
+			t.Errorf("sent were %v", tries)
+		}
+	})
+}
+
 func TestARecordThatIsNeverAnsweredIsPutAsideOnlyWhenOthersAre(t *testing.T) {
 	for _, dead := range []bool{false, true} { // the whole platform
 		synctest.Test(t, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +25,7 @@ type ledger struct {
 	mu      sync.Mutex
 	entries map[string]*entry
 	order   []*entry // by time
+	loaded  bool
 }
 
 // entry is one command with an id.
@@ -33,15 +35,20 @@ type entry struct {
 	since time.Time
 	begun bool // it may have written
 	saved bool
+	busy  bool // the reply says so; of the office's listening goroutine
 
 	// On disk:
 	User   string          `json:"user"`
 	Device string          `json:"device"`
 	Method string          `json:"method"`
 	ID     json.RawMessage `json:"id"`
-	Reply  []byte          `json:"reply,omitempty"` // as it is sent; nil while the command runs
+	Params []shownParam    `json:"params,omitempty"` // of one that has begun
+	Reply  []byte          `json:"reply,omitempty"`  // as it is sent; nil while the command runs
 	Sent   bool            `json:"sent,omitempty"`
 }
+
+// shownParam is a parameter as a reply tells it: of a secret one ***.
+type shownParam struct{ Name, Raw string }
 
 const (
 	ledgerBucket = "commands"
@@ -115,9 +122,12 @@ func (l *ledger) forget(now time.Time) {
 }
 
 // begin puts the command on disk, before anything is written.
-func (l *ledger) begin(e *entry, device string) error {
+func (l *ledger) begin(e *entry, device string, params []Asked) error {
 	l.mu.Lock()
 	e.Device, e.begun = device, true
+	for i := range params {
+		e.Params = append(e.Params, shownParam{params[i].Name, params[i].Raw})
+	}
 	l.mu.Unlock()
 	return l.save(e)
 }
@@ -167,10 +177,14 @@ func (l *ledger) reply(e *entry) []byte {
 	return e.Reply
 }
 
-// load reads what an earlier run left. It counts for another minute.
+// load reads what an earlier run left, once. It counts for another minute.
 func (l *ledger) load() []*entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.loaded {
+		return slices.Clone(l.order)
+	}
+	l.loaded = true
 	err := l.buffer.Scan(ledgerBucket, "", func(name string, value []byte) bool {
 		key, _, _ := strings.Cut(name, "-")
 		e := &entry{key: key, name: name, since: time.Now(), begun: true, saved: true}
@@ -183,5 +197,5 @@ func (l *ledger) load() []*entry {
 	if err != nil {
 		l.log.Error("commands of the last run can't be read", "error", err)
 	}
-	return append([]*entry(nil), l.order...)
+	return slices.Clone(l.order)
 }

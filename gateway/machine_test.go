@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,8 +22,10 @@ type machine struct {
 
 	mu     sync.Mutex
 	memory map[string]Value
-	wrote  []string // "point=value"
-	polls  int      // reads of many points
+	wrote  []string  // "point=value"
+	polls  int       // reads of many points
+	frames int       // read requests of the cloud
+	rests  time.Time // not to be asked before
 	// Faults; nil is none.
 	onWrite func(p *Point, v Value) error // in place of the write; errDone goes on with it
 	onRead  func(p *Point) (reason string)
@@ -46,6 +47,13 @@ func (m *machine) Plan(points []*Point) [][]*Point { return [][]*Point{points} }
 func (m *machine) set(point string, v Value)       { m.mu.Lock(); m.memory[point] = v; m.mu.Unlock() }
 func (m *machine) get(point string) Value          { m.mu.Lock(); defer m.mu.Unlock(); return m.memory[point] }
 func (m *machine) fail(change func())              { m.mu.Lock(); change(); m.mu.Unlock() }
+
+// Rest makes it a Pacer.
+func (m *machine) Rest(*Device) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return max(0, time.Until(m.rests))
+}
 
 // work takes the time of a request.
 func (m *machine) work() {
@@ -114,6 +122,18 @@ func (m *machine) WriteBlock(ctx context.Context, points []*Point, values []Valu
 		m.wrote = append(m.wrote[:n-1], strings.Join(m.wrote[n:], "+"))
 	})
 	return lost
+}
+
+func (m *machine) ReadBlock(context.Context, *Device, *RawBlock, bool) ([]byte, error) {
+	return nil, nil
+}
+
+func (m *machine) ReadFrame(context.Context, *Device, []byte) ([]byte, error) {
+	m.work()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.frames++
+	return []byte("answer"), nil
 }
 
 // Call notes a call as "Home()".
@@ -222,7 +242,9 @@ type hall struct {
 	wire    *wire
 	site    *Site
 	path    string
+	first   string // what was reported in the first second
 	store   *buffer.Buffer
+	log     logBuffer // to be read after stop
 	stop    func()
 }
 
@@ -245,6 +267,7 @@ func pump() *Device {
 		{ID: "lamp", Type: Bool, Access: "rw", Write: &WriteRule{AtMost: &Rate{2, time.Minute}}},
 		{ID: "code", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9999"), Secret: true, Guard: text("value < 9000")},
 		{ID: "again", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9"), Write: &WriteRule{Again: true}},
+		{ID: "ramp", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9"), Verify: &Verify{Readback: true, Within: seconds(2)}},
 		{ID: "valve", Type: Bool, Access: "w", Push: true, Guard: text("remote or value == false")},
 		{ID: "fixed", Type: Bool, Access: "rw"},
 		{ID: "batch", Type: Uint16, Access: "rw", Min: decimal("0"), Max: decimal("9999"), Block: "recipe", Write: &WriteRule{AtMost: &Rate{3, time.Minute}}},
@@ -286,7 +309,7 @@ func newHall(t *testing.T, change func(*Site)) *hall {
 	p := &hall{t: t, path: filepath.Join(t.TempDir(), "buffer.db"), wire: &wire{down: make(chan Downlink, 1000)}}
 	p.machine = &machine{takes: 5 * time.Millisecond, memory: map[string]Value{
 		"fault_code": IntValue(0), "drive_state": TextValue("stopped"), "remote": BoolValue(true), "setpoint": FloatValue(30),
-		"word_seen": TextValue("stop"), "req": BoolValue(false), "lamp": BoolValue(false), "code": IntValue(1), "again": IntValue(1), "fixed": BoolValue(false),
+		"word_seen": TextValue("stop"), "req": BoolValue(false), "lamp": BoolValue(false), "code": IntValue(1), "again": IntValue(1), "ramp": IntValue(1), "fixed": BoolValue(false),
 		"batch": IntValue(1), "weight": IntValue(100),
 	}}
 	p.machine.onWrite = p.machine.follow
@@ -319,7 +342,7 @@ func (p *hall) begin() {
 		p.t.Fatal(err)
 	}
 	p.store = store
-	config := Config{Site: p.site, Log: slog.New(slog.DiscardHandler), Buffer: store, Uplinks: map[string]Uplink{"u": p.wire},
+	config := Config{Site: p.site, Log: p.log.logger(), Buffer: store, Uplinks: map[string]Uplink{"u": p.wire},
 		Adapters: map[string]NewAdapter{"test": func(Env, *Bus, []*Device) (Adapter, error) { return p.machine, nil }}}
 	if p.Gateway, err = New(config); err != nil {
 		p.t.Fatal(err)
@@ -335,7 +358,7 @@ func (p *hall) begin() {
 		}
 	}
 	time.Sleep(time.Second) // the first poll
-	p.wire.take(&p.wire.reports)
+	p.first = p.wire.take(&p.wire.reports)
 }
 
 // asked are values as the cloud sends them: "hz", 35, "switch", "ON" …

@@ -44,6 +44,9 @@ type office struct {
 
 	stop func() // ends run, once it has begun
 
+	refusedMu sync.Mutex
+	refused   map[string]*refusedPushes // by user
+
 	mu   sync.Mutex
 	life context.Context // of what is begun by others than run; nil while it does not run
 	work sync.WaitGroup  // commands under way
@@ -81,6 +84,7 @@ func newOffice(g *Gateway, c *Config, buses []*busLoop) (*office, error) {
 	d := &office{
 		site: c.Site, log: c.Log, buffer: c.Buffer, stats: &g.Stats, store: g.store, own: g.ownEvent, buses: buses,
 		byDevice: make(map[string]*operator), byUser: make(map[string]*directory), uplinks: make(map[string]Downlinker), out: make(map[string]*outbox),
+		refused: make(map[string]*refusedPushes),
 	}
 	d.audit = newAudit(c.Buffer, c.Log)
 	d.locks = newLocks(c.Buffer, c.Log)
@@ -113,6 +117,34 @@ func newOffice(g *Gateway, c *Config, buses []*busLoop) (*office, error) {
 	return d, nil
 }
 
+// inherit takes over from the office before a reload, which has ended, what must
+// not be forgotten.
+func (d *office) inherit(old *office) {
+	d.audit, d.ledger, d.locks = old.audit, old.ledger, old.locks
+	for name, o := range d.byDevice {
+		was := old.byDevice[name]
+		if was == nil {
+			continue
+		}
+		was.mu.Lock()
+		o.locked = was.locked
+		for _, c := range o.commands {
+			for _, before := range was.commands {
+				if before.ID == c.ID {
+					c.calls = before.calls
+				}
+			}
+		}
+		was.mu.Unlock()
+	}
+	d.pulses.inherit(old.pulses)
+	for user, out := range d.out {
+		if before := old.out[user]; before != nil {
+			out.inherit(before)
+		}
+	}
+}
+
 // enlist puts what a device has into the directory of its user.
 func (d *office) enlist(o *operator) {
 	dir := d.byUser[o.device.User]
@@ -142,8 +174,10 @@ func (dir *directory) point(name string) *Point {
 func (d *office) run(ctx context.Context) {
 	var wait sync.WaitGroup
 	d.recover()
+	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer context.AfterFunc(ctx, func() { end(errEnding) })()
 	d.mu.Lock()
-	d.life = ctx
+	d.life = life
 	d.mu.Unlock()
 	d.reportLocks()
 	for user, uplink := range d.uplinks {
@@ -152,7 +186,7 @@ func (d *office) run(ctx context.Context) {
 	}
 	for _, o := range d.operators {
 		if o.writable() {
-			wait.Go(func() { o.run(ctx) })
+			wait.Go(func() { o.run(life) })
 		}
 		if o.device.Heartbeat != nil {
 			wait.Go(func() { o.beat(ctx) })

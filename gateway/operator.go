@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -23,11 +22,21 @@ type operator struct {
 	turn   chan struct{} // held by who writes: a command, or a push
 	owing  chan struct{} // told when there is a point in owed
 
+	disk sync.Mutex // over what is on disk of a pulse
+
 	mu      sync.Mutex
 	current *execution // the command under way
 	owed    map[*Point]bool
+	stops   map[*command]time.Time // preempting commands, when they last began; none once something else began
+	stopped stopping
+	over    bool  // no push is done any more
+	locked  *bool // as it was last reported; nil: not yet
+}
 
-	locked atomic.Bool // as it was last reported
+// stopping is how often preempting commands have begun, and the last of them.
+type stopping struct {
+	times int
+	by    string
 }
 
 // mostPushes is how many pushes may wait for a device.
@@ -37,6 +46,7 @@ func newOperator(d *office, b *busLoop, device *Device, place *time.Location) (*
 	o := &operator{
 		office: d, bus: b, device: device, guards: make(map[*Point]*demand),
 		pushes: make(chan *pushJob, mostPushes), turn: make(chan struct{}, 1), owing: make(chan struct{}, 1), owed: make(map[*Point]bool),
+		stops: make(map[*command]time.Time),
 	}
 	for _, p := range device.Points {
 		if p.Guard == nil || p.Access == "r" {
@@ -73,18 +83,51 @@ func (o *operator) writable() bool {
 	return len(o.commands) > 0
 }
 
-// run does the pushes until ctx ends.
+// run does the pushes until ctx ends. Those that wait then are refused.
 func (o *operator) run(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-			return
 		case job := <-o.pushes:
 			o.do(ctx, job)
 		case <-o.owing:
 			o.restate(ctx)
 		}
 	}
+	o.mu.Lock()
+	o.over = true
+	o.mu.Unlock()
+	for len(o.pushes) > 0 {
+		o.do(ctx, <-o.pushes)
+	}
+}
+
+// accept queues a push.
+func (o *operator) accept(job *pushJob) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.over {
+		return errEnding
+	}
+	job.stopped = o.stopped
+	select {
+	case o.pushes <- job:
+		return nil
+	default:
+		return errBusy
+	}
+}
+
+// still tells whether a push that waited may be written: not once a preempting
+// command came, which is there to have the last word.
+func (o *operator) still(job *pushJob) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.stopped != job.stopped {
+		return fmt.Errorf("not written: %s came first", o.stopped.by)
+	}
+	clear(o.stops) // after this, a stop is no repetition
+	return o.office.open(job.who, o.device)
 }
 
 // reachable tells whether a message for the device makes sense now: its bus is

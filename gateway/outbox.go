@@ -36,6 +36,20 @@ func newOutbox(user string, uplink Downlinker, d *office) *outbox {
 	return &outbox{user: user, uplink: uplink, office: d, waiting: make(chan letter, mostReplies)}
 }
 
+// inherit takes over what waits and nobody else knows: the others are in the ledger.
+func (o *outbox) inherit(old *outbox) {
+	for {
+		select {
+		case l := <-old.waiting:
+			if l.entry == nil {
+				o.waiting <- l
+			}
+		default:
+			return
+		}
+	}
+}
+
 // put queues a reply; a full queue drops it. The cloud that asks again gets the
 // stored one.
 func (o *outbox) put(payload []byte, e *entry) {
@@ -44,6 +58,15 @@ func (o *outbox) put(payload []byte, e *entry) {
 	default:
 		o.office.stats.RepliesDropped.Add(1)
 	}
+}
+
+// answer puts a reply; of those that say busy only some.
+func (o *outbox) answer(payload []byte, e *entry, busy bool) {
+	if busy && !o.mayBeBusy() {
+		o.office.stats.RepliesDropped.Add(1)
+		return
+	}
+	o.put(payload, e)
 }
 
 // mayBeBusy tells whether another reply that says busy may go out now.

@@ -45,28 +45,41 @@ type storedRelease struct {
 	Due time.Time `json:"due"`
 }
 
-func pulseName(p *Point) string { return p.Device.Name + "/" + p.ID }
+func pointName(p *Point) string { return p.Device.Name + "/" + p.ID }
 
-// arm puts a release on disk. An error means that only memory knows it.
-func (r *releases) arm(rel *release) error {
+// arm puts a release on disk, in place of an older one of its point. An error
+// means that only memory knows it.
+func (r *releases) arm(rel *release) (older *release, err error) {
+	rel.operator.disk.Lock()
+	defer rel.operator.disk.Unlock()
 	r.mu.Lock()
-	r.open[rel.point] = rel
+	older, r.open[rel.point] = r.open[rel.point], rel
 	r.mu.Unlock()
 	text, err := json.Marshal(storedRelease{On: appendValue(nil, rel.on), Off: appendValue(nil, rel.off), Due: rel.due})
 	if err != nil {
-		return err
+		return older, err
 	}
-	return r.office.buffer.Put(pulsesBucket, pulseName(rel.point), text)
+	return older, r.office.buffer.Put(pulsesBucket, pointName(rel.point), text)
+}
+
+// current tells whether no newer pulse has taken the place of a release.
+func (r *releases) current(rel *release) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.open[rel.point] == rel
 }
 
 // disarm forgets a release that is done, or given up.
 func (r *releases) disarm(rel *release) {
-	r.mu.Lock()
-	if r.open[rel.point] == rel {
-		delete(r.open, rel.point)
+	rel.operator.disk.Lock()
+	defer rel.operator.disk.Unlock()
+	if !r.current(rel) {
+		return // what is on disk is of the newer one
 	}
+	r.mu.Lock()
+	delete(r.open, rel.point)
 	r.mu.Unlock()
-	if err := r.office.buffer.Put(pulsesBucket, pulseName(rel.point), nil); err != nil {
+	if err := r.office.buffer.Put(pulsesBucket, pointName(rel.point), nil); err != nil {
 		r.office.log.Warn("pulse not taken from the disk", "device", rel.point.Device.Name, "point", rel.point.ID, "error", err)
 	}
 }
@@ -88,6 +101,9 @@ func (r *releases) load() {
 			r.office.log.Error("a pulse of the last run belongs to nothing in the site file", "point", name)
 			return true
 		}
+		if r.open[o.device.point(string(id))] != nil {
+			return true
+		}
 		on, off := recordReader{rest: s.On}, recordReader{rest: s.Off}
 		rel := &release{operator: o, point: o.device.point(string(id)), on: on.value(0), off: off.value(0), due: s.Due, left: true}
 		r.open[rel.point] = rel
@@ -95,6 +111,18 @@ func (r *releases) load() {
 	})
 	if err != nil {
 		r.office.log.Error("pulses of the last run can't be read", "error", err)
+	}
+}
+
+// inherit takes over the releases that another office left: not all may be on disk.
+func (r *releases) inherit(old *releases) {
+	for p, rel := range old.open {
+		o := r.office.byDevice[p.Device.Name]
+		if o == nil || o.device.point(p.ID) == nil {
+			continue // load says so
+		}
+		rel.operator, rel.point, rel.left = o, o.device.point(p.ID), true
+		r.open[rel.point] = rel
 	}
 }
 
@@ -142,11 +170,12 @@ func (r *releases) tend(ctx context.Context, rel *release) {
 	ctx, cancel := context.WithTimeout(ctx, releaseFor)
 	defer cancel()
 	if shows != nil {
-		samples, err := o.bus.look(ctx, shows)
+		samples, err := o.bus.look(ctx, append([]*Point{shows}, rel.point.scaled()[1:]...)...)
 		if err != nil || samples[0].Quality == Bad {
 			return
 		}
-		if s := samples[0]; !agrees(shows, s.Value, rel.on) {
+		pulse := &part{point: rel.point, value: rel.on, power: rel.point.powerIn(samples)}
+		if s := samples[0]; !pulse.agrees(s.Value) {
 			r.disarm(rel)
 			o.office.audit.add(Audit{Who: "gateway", Device: o.device.Name, Point: rel.point.ID, Old: rel.point.show(s.Value), Result: "refused", Reason: "a pulse of before is not there any more: left alone"})
 			return
@@ -159,12 +188,20 @@ func (r *releases) tend(ctx context.Context, rel *release) {
 
 // write writes the second half.
 func (rel *release) write(ctx context.Context) verdict {
-	v := rel.operator.bus.write(ctx, &writing{parts: []part{{point: rel.point, value: rel.off}}, force: true, blind: true})
+	w := &writing{parts: []part{{point: rel.point, value: rel.off}}, force: true, blind: true, still: func() error {
+		if !rel.operator.office.pulses.current(rel) {
+			return errNewPulse
+		}
+		return nil
+	}}
+	v := rel.operator.bus.write(ctx, w)
 	line := v.line("gateway", rel.point, rel.off, 0)
 	line.Asked = "release: " + line.Asked
 	rel.operator.office.audit.add(line)
 	return v
 }
+
+var errNewPulse = errors.New("a newer pulse has begun")
 
 // readable is the point that shows what the point holds, nil for none.
 func (p *Point) readable() *Point {
@@ -194,12 +231,17 @@ func (o *operator) pulse(ctx context.Context, x *execution, s *step) error {
 		return err
 	}
 	rel := &release{operator: o, point: s.pulse.on.point, on: on, off: off, due: time.Now().Add(s.Pulse.For + s.Pulse.Within)}
-	if err := o.office.pulses.arm(rel); err != nil {
+	older, err := o.office.pulses.arm(rel)
+	if err != nil {
 		x.warning = err
 	}
 	v := o.put(ctx, x, true, fitted{rel.point, on})
 	if v.err != nil && !v.sent {
-		o.office.pulses.disarm(rel)
+		if older != nil { // still to be released
+			_, _ = o.office.pulses.arm(older)
+		} else {
+			o.office.pulses.disarm(rel)
+		}
 		return v.err
 	}
 	err = v.failure()

@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"bytes"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -18,6 +20,30 @@ func TestAPulseHasTwoHalves(t *testing.T) {
 		if p.stored(pulsesBucket) != 0 {
 			t.Error("a pulse is left on disk")
 		}
+	})
+}
+
+// TestAPulseEndsWhenTheDeviceHasSeenIt: the handshake of a recipe. Polls go on
+// meanwhile.
+func TestAPulseEndsWhenTheDeviceHasSeenIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, func(s *Site) {
+			for _, pt := range s.Devices[0].Points {
+				pt.Poll = time.Second
+			}
+		})
+		defer p.stop()
+		p.machine.fail(func() { p.machine.polls = 0 })
+		time.AfterFunc(5500*time.Millisecond, func() { p.machine.set("fault_code", IntValue(7)) })
+		p.command("1", "hold")
+		want(t, "reply", p.replies(5400*time.Millisecond), "")
+		p.machine.mu.Lock()
+		if p.machine.polls < 5 {
+			t.Errorf("%d polls in 5 s", p.machine.polls)
+		}
+		p.machine.mu.Unlock()
+		want(t, "reply", p.replies(time.Second), "1 hold ok req=false")
+		want(t, "writes", p.machine.writes(), "req=true req=false")
 	})
 }
 
@@ -76,6 +102,64 @@ func TestAPulseIsReleasedAfterARestart(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestANewerPulseTakesThePlaceOfAnOlder: what is done with the older one leaves
+// the newer on disk, and one that is not written gives the place back.
+func TestANewerPulseTakesThePlaceOfAnOlder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		r, o := p.office().pulses, p.office().byDevice["pump"]
+		pulse := func() *release {
+			return &release{operator: o, point: o.device.point("req"), on: BoolValue(true), off: BoolValue(false), due: time.Now()}
+		}
+		older, newer := pulse(), pulse()
+		_, _ = r.arm(older)
+		if was, err := r.arm(newer); was != older || err != nil {
+			t.Errorf("%v, %v", was, err)
+		}
+		if v := older.write(t.Context()); v.err != errNewPulse {
+			t.Errorf("the older one is written: %v", v.err)
+		}
+		r.disarm(older)
+		if p.stored(pulsesBucket) != 1 || !r.current(newer) {
+			t.Error("the newer pulse is not on disk")
+		}
+		r.disarm(newer)
+		if p.stored(pulsesBucket) != 0 {
+			t.Error("a pulse is left on disk")
+		}
+		want(t, "writes", p.machine.writes(), "")
+	})
+}
+
+// TestAPulseThatIsRefusedLeavesTheOlderOne, which is still to be released.
+func TestAPulseThatIsRefusedLeavesTheOlderOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, nil)
+		defer p.stop()
+		p.machine.fail(func() {
+			p.machine.onWrite = func(_ *Point, v Value) error {
+				if !v.Bool() || strings.Count(strings.Join(p.machine.wrote, " "), "true") == 2 {
+					return &WriteError{Err: errIllegal}
+				}
+				return errDone
+			}
+		})
+		for _, id := range []string{"1", "2"} { // the second is not even begun
+			p.command(id, "pulse")
+			p.replies(900 * time.Millisecond)
+		}
+		if p.stored(pulsesBucket) != 1 {
+			t.Error("the pulse is forgotten")
+		}
+		p.machine.fail(func() { p.machine.onWrite = nil })
+		time.Sleep(3 * time.Second)
+		if p.stored(pulsesBucket) != 0 || p.machine.get("req").Bool() {
+			t.Errorf("the pulse stands: %s", p.machine.writes())
+		}
+	})
 }
 
 func TestAPulseIsReleasedWhenTheUnitIsBack(t *testing.T) {
@@ -147,12 +231,25 @@ func TestAHeartbeatBeatsAndStopsWhenLocked(t *testing.T) {
 	})
 }
 
+// TestAHeartbeatHonoursTheLocksOfTheSiteFile.
+func TestAHeartbeatHonoursTheLocksOfTheSiteFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, func(s *Site) {
+			s.Devices[0].Heartbeat = &Heartbeat{Point: "fixed", Every: time.Second, Values: []string{"false", "true"}}
+		})
+		defer p.stop()
+		time.Sleep(2500 * time.Millisecond)
+		want(t, "writes", p.machine.writes(), "")
+		want(t, "audit", strings.Join(p.lines(), "\n"), "gateway fixed heartbeat → failed fixed is locked on pump by the site file")
+	})
+}
+
 func TestOnConnectApplyWritesOnlyWhatMayBeRestored(t *testing.T) {
 	for _, policy := range []string{"apply", "report"} {
 		synctest.Test(t, func(t *testing.T) {
 			p := newHall(t, func(s *Site) { s.Cloud.OnConnect = policy })
 			defer p.stop()
-			p.wire.down <- Downlink{Kind: StateDownlink, Arrived: time.Now(), Values: asked("setpoint", 45, "req", true, "lamp", false, "again", 1, "fixed", false, "batch", 1, "weight", 100, "nothing", 1, "fault_code", 9)}
+			p.wire.down <- Downlink{Kind: StateDownlink, Arrived: time.Now(), Values: asked("setpoint", 45, "req", true, "lamp", false, "again", 1, "ramp", 1, "fixed", false, "batch", 1, "weight", 100, "nothing", 1, "fault_code", 9)}
 			time.Sleep(time.Second)
 			writes, reports := "setpoint=45", "req=false | setpoint=45"
 			if policy == "report" {
@@ -171,10 +268,12 @@ func TestOnConnectApplyWritesOnlyWhatMayBeRestored(t *testing.T) {
 }
 
 // TestACommandOfACrashIsUnknown: it was begun, and nobody knows how far it came.
+// Its parameters are in the verdict, but for secrets: those are not on disk.
 func TestACommandOfACrashIsUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newHall(t, nil)
-		p.command("9", "slow")
+		p.machine.fail(func() { p.machine.takes = 2 * time.Second })
+		p.command("9", "login", "pin", 4711)
 		time.Sleep(time.Second)
 		// The file as it is in the middle of the command.
 		p.wire.mu.Lock()
@@ -184,16 +283,20 @@ func TestACommandOfACrashIsUnknown(t *testing.T) {
 			t.Fatal(err)
 		}
 		copyOf := copyFile(t, p.path)
+		if content, err := os.ReadFile(copyOf); err != nil || bytes.Contains(content, []byte("4711")) || !bytes.Contains(content, []byte("login")) {
+			t.Errorf("the file holds the secret, or no command; %v", err)
+		}
 		p.stop()
 		p.path = copyOf
+		p.machine.fail(func() { p.machine.takes, p.machine.wrote = 0, nil })
 		p.wire.mu.Lock()
 		p.wire.offline = false
 		p.wire.mu.Unlock()
 		p.begin()
 		defer func() { p.stop() }()
-		verdict := "9 slow: unknown outcome: the gateway was restarted while the command was under way"
+		verdict := "9 login: unknown outcome: the gateway was restarted while the command was under way pin=***"
 		want(t, "verdict", p.replies(time.Second), verdict)
-		p.command("9", "slow")
+		p.command("9", "login", "pin", 4711)
 		want(t, "again", p.replies(5*time.Second), verdict)
 		want(t, "writes", p.machine.writes(), "")
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -22,8 +23,10 @@ type pushJob struct {
 	who    string
 	until  time.Time
 	values []*pushed
-	force  bool
 	done   chan []verdict // told the outcomes; may be nil
+
+	stopped stopping   // of the device, when it came
+	all     *agreement // of a push over several devices
 }
 
 // push judges a push as a whole: if one value is refused, none is written.
@@ -33,6 +36,10 @@ func (d *office) push(_ context.Context, dir *directory, m *Downlink) {
 	values := make([]*pushed, len(m.Values))
 	for i, asked := range m.Values {
 		values[i] = &pushed{asked: asked, point: dir.point(asked.Name)}
+		if values[i].point == nil {
+			shown := dir.show(asked.Raw)
+			values[i].asked.Value, values[i].asked.Raw = TextValue(shown), shown
+		}
 	}
 	err := fitness(m)
 	if err == nil && time.Since(m.Arrived) > validity {
@@ -46,16 +53,45 @@ func (d *office) push(_ context.Context, dir *directory, m *Downlink) {
 		err = d.weigh(who, values)
 	}
 	if err != nil {
-		d.refusePush(who, values, err)
+		d.refusePush(dir.user, values, err)
 		return
 	}
-	for _, job := range d.byOperator(values) {
+	jobs := d.byOperator(values)
+	var all *agreement
+	if len(jobs) > 1 {
+		all = &agreement{missing: len(jobs), done: make(chan struct{})}
+	}
+	for _, job := range jobs {
 		o := d.byDevice[job[0].point.Device.Name]
-		select {
-		case o.pushes <- &pushJob{who: who, until: m.Arrived.Add(validity), values: job}:
-		default:
-			d.refusePush(who, job, errBusy)
+		if err := o.accept(&pushJob{who: who, until: m.Arrived.Add(validity), values: job, all: all}); err != nil {
+			d.refusePush(dir.user, job, err)
+			all.vote(err)
 		}
+	}
+}
+
+// agreement is what the devices of one push come to before any of it is written:
+// all may be written, or nothing is.
+type agreement struct {
+	mu      sync.Mutex
+	missing int
+	err     error // the first against it
+	done    chan struct{}
+}
+
+// vote is the word of one device. An agreement that is nil is of one alone.
+func (a *agreement) vote(err error) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err != nil {
+		return
+	}
+	a.err = err
+	if a.missing--; a.missing == 0 || err != nil {
+		close(a.done)
 	}
 }
 
@@ -105,7 +141,8 @@ func (d *office) byOperator(values []*pushed) [][]*pushed {
 
 // refusePush says why nothing of a push was written: in the audit, and in
 // events for the values that are to blame.
-func (d *office) refusePush(who string, values []*pushed, reason error) {
+func (d *office) refusePush(user string, values []*pushed, reason error) {
+	who := byCloud + ":" + user
 	blamed := slices.ContainsFunc(values, func(v *pushed) bool { return v.err != nil })
 	for _, v := range values {
 		err := v.err
@@ -113,12 +150,11 @@ func (d *office) refusePush(who string, values []*pushed, reason error) {
 			err = reason
 		}
 		d.audit.refused(v.audit(who, err))
-		if v.point == nil {
-			continue
+		if v.point != nil {
+			d.byDevice[v.point.Device.Name].owe(v.point)
 		}
-		d.byDevice[v.point.Device.Name].owe(v.point)
 		if v.err != nil || !blamed {
-			d.refusedEvent(v, err)
+			d.refusedEvent(user, v, err)
 		}
 	}
 }
@@ -136,19 +172,48 @@ func (v *pushed) audit(who string, err error) Audit {
 	return line
 }
 
-// refusedEvent is the event write_refused of a push.
-func (d *office) refusedEvent(v *pushed, reason error) {
-	shown := TextValue(short(v.asked.Value.String()))
+// refusedPushes are the events write_refused of a user. Each of them waits on the disk
+// for its turn, so that a flood of bad pushes would displace all others: what is
+// too many is counted.
+type refusedPushes struct {
+	quota
+	held int
+}
+
+var mostRefusals = &Rate{Count: 30, Per: time.Minute}
+
+// refusedEvent is the event write_refused of a push. One that names no point
+// comes from the user's cloud device itself.
+func (d *office) refusedEvent(user string, v *pushed, reason error) {
+	d.refusedMu.Lock()
+	defer d.refusedMu.Unlock()
+	r := d.refused[user]
+	if r == nil {
+		r = &refusedPushes{}
+		d.refused[user] = r
+	}
+	if !r.take(mostRefusals, time.Now()) {
+		r.held++
+		return
+	}
+	device, name, shown := &Device{User: user}, short(v.asked.Name), TextValue(short(v.asked.Value.String()))
 	switch {
-	case v.point.Secret:
+	case v.point != nil && v.point.Secret:
 		shown = TextValue("***")
 	case v.asked.Value.kind == None:
 		shown = TextValue(short(v.asked.Raw))
 	case v.asked.Value.kind != List && v.asked.Value.kind != Text:
 		shown = v.asked.Value
 	}
-	d.ownEvent(v.point.Device, "write_refused", Warning,
-		Attribute{"point", TextValue(v.point.Name)}, Attribute{"value", shown}, Attribute{"reason", TextValue(reason.Error())})
+	if v.point != nil {
+		device, name = v.point.Device, v.point.Name
+	}
+	params := []Attribute{{"point", TextValue(name)}, {"value", shown}, {"reason", TextValue(reason.Error())}}
+	if r.held > 0 {
+		params = append(params, Attribute{"held_back", IntValue(int64(r.held))})
+		r.held = 0
+	}
+	d.ownEvent(device, "write_refused", Warning, params...)
 }
 
 // do writes the values of a push, one after the other; the first that fails
@@ -157,10 +222,12 @@ func (o *operator) do(ctx context.Context, job *pushJob) {
 	ctx, cancel := context.WithDeadlineCause(ctx, job.until, errExpired)
 	defer cancel()
 	var outcomes []verdict
-	failed := o.take(ctx)
+	failed := o.consent(ctx, job)
 	if failed == nil {
-		defer o.give()
-		failed = o.tooOften(ctx, job.values)
+		if failed = o.take(ctx); failed == nil {
+			defer o.give()
+			failed = o.objection(ctx, job)
+		}
 	}
 	for _, together := range inBlocks(job.values, func(v *pushed) *Point { return v.point }) {
 		result := verdict{err: failed}
@@ -177,7 +244,7 @@ func (o *operator) do(ctx context.Context, job *pushJob) {
 			}
 			o.owe(v.point)
 			if isCloud(job.who) {
-				o.office.refusedEvent(v, result.err)
+				o.office.refusedEvent(o.device.User, v, result.err)
 			}
 		}
 		if result.err != nil && failed == nil {
@@ -191,18 +258,40 @@ func (o *operator) do(ctx context.Context, job *pushJob) {
 
 var errExpired = errors.New("expired: it could not be done within its time")
 
+// consent waits until no device of a push has anything against it. Commands go
+// on meanwhile: the turn is not taken yet.
+func (o *operator) consent(ctx context.Context, job *pushJob) error {
+	if job.all == nil {
+		return nil
+	}
+	job.all.vote(o.objection(ctx, job))
+	select {
+	case <-job.all.done:
+		return job.all.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// objection is what speaks against a push before any of it is written.
+func (o *operator) objection(ctx context.Context, job *pushJob) error {
+	if err := o.still(job); err != nil {
+		return err
+	}
+	return o.tooOften(ctx, job)
+}
+
 // tooOften finds the value of a push that must not be written again yet, so that
 // none of the others is either. One that the point showed last needs no write.
-func (o *operator) tooOften(ctx context.Context, values []*pushed) error {
+func (o *operator) tooOften(ctx context.Context, job *pushJob) error {
 	limited := func(v *pushed) bool { return v.point.Write != nil && v.point.Write.AtMost != nil }
-	if len(values) == 1 || !slices.ContainsFunc(values, limited) {
+	if len(job.values) == 1 && job.all == nil || !slices.ContainsFunc(job.values, limited) {
 		return nil // the write itself tells
 	}
 	result := make(chan error, 1)
 	_, err := o.bus.do(ctx, func(_ context.Context, b *busLoop) error {
-		for _, v := range values {
-			s := &b.reporter.states[v.point].latest
-			if s.Quality != Bad && agrees(v.point, s.Value, v.value) {
+		for _, v := range job.values {
+			if s := b.latest(v.point); s.Quality != Bad && v.point.holds(s.Value, v.value, v.point.power(b.latest)) {
 				continue
 			}
 			if err := b.often(v.point, false); err != nil {
@@ -221,7 +310,7 @@ func (o *operator) tooOften(ctx context.Context, values []*pushed) error {
 
 // write makes one request of a push and leaves its lines in the audit.
 func (o *operator) write(ctx context.Context, job *pushJob, together []*pushed) verdict {
-	w := &writing{force: job.force, still: func() error { return o.office.open(job.who, o.device) }}
+	w := &writing{still: func() error { return o.still(job) }}
 	for _, v := range together {
 		w.parts = append(w.parts, o.part(v.point, v.value, nil, nil))
 	}

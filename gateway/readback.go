@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/json"
 	"maps"
+	"slices"
 
 	"sluice/buffer"
 )
@@ -68,15 +69,12 @@ func (a *account) strip(records []Record, stored []buffer.Record) (left int) {
 		return 0
 	}
 	for i := range records {
-		kept := records[i].Values[:0]
-		for _, v := range records[i].Values {
-			if seq, ok := a.written[v.Name]; ok && stored[i].Seq < seq {
-				left++
-				continue
-			}
-			kept = append(kept, v)
+		older := func(v Attribute) bool { return stored[i].Seq < a.written[v.Name] }
+		if slices.ContainsFunc(records[i].Values, older) {
+			before := len(records[i].Values)
+			records[i].Values = slices.DeleteFunc(slices.Clone(records[i].Values), older) // others look at them, too
+			left += before - len(records[i].Values)
 		}
-		records[i].Values = kept
 	}
 	return left
 }

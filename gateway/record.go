@@ -287,7 +287,7 @@ func (g *gathering) add(r *Record) {
 		g.at = make(map[string]int)
 		g.record = Record{Kind: ReportRecord}
 	}
-	g.record.Time = r.Time
+	g.record.Time, g.record.Boot, g.record.Up = r.Time, r.Boot, r.Up
 	for _, a := range r.Values {
 		if i, ok := g.at[a.Name]; ok {
 			g.record.Values[i] = a

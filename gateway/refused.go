@@ -87,21 +87,26 @@ func (l *lane) unanswered(m message) {
 
 // putMessageAside puts aside the first record of a message; what is held is none
 // of the lane's yet.
-func (l *lane) putMessageAside(m message, reason string) {
-	if l.held != nil && m.first == l.held.upTo {
-		seq := appendTo(l.buffer, l.name, buffer.Attributes, &m.record)
-		if l.putAside(seq, reason) {
-			l.release()
-		}
-		return
+func (l *lane) putMessageAside(m message, reason string) bool {
+	if l.held == nil || m.first != l.held.upTo {
+		return l.putAside(m.first, reason)
 	}
-	l.putAside(m.first, reason)
+	seq := appendTo(l.buffer, l.name, buffer.Attributes, &m.record)
+	done := l.putAside(seq, reason)
+	if done {
+		l.release()
+	}
+	return done
 }
 
-// unconfirmable puts the first record aside, since the one behind it was answered.
+// unconfirmable puts the first record aside, or what is held in front of it,
+// since the one behind it was answered.
 func (l *lane) unconfirmable() bool {
-	records, stored := l.peek(1)
-	return len(records) > 0 && l.putAside(stored[0].Seq, "the platform answers others, but not this one")
+	first := l.heldAlone()
+	if first == nil {
+		first = single(l.peek(1))
+	}
+	return len(first) > 0 && l.putMessageAside(first[0], "the platform answers others, but not this one")
 }
 
 func (l *lane) putAside(seq uint64, reason string) bool {
@@ -123,7 +128,7 @@ type dissection struct {
 }
 
 func newDissection(seq uint64, r Record, reason string) *dissection {
-	d := &dissection{seq: seq, parts: []Record{r}, poison: Record{Kind: r.Kind, Time: r.Time}, reason: reason}
+	d := &dissection{seq: seq, parts: []Record{r}, poison: Record{Kind: r.Kind, Time: r.Time, Boot: r.Boot, Up: r.Up}, reason: reason}
 	d.refuse(reason)
 	return d
 }

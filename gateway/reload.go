@@ -97,11 +97,18 @@ func (g *Gateway) exchange(startBus, start launch, r reload) error {
 	if err != nil {
 		return err
 	}
+	desk.inherit(g.desk)
+	inheritQuotas(before, buses)
 
 	g.mu.Lock()
-	before, old := g.buses, g.lanes
+	before, old, olds := g.buses, g.lanes, g.accounts
 	g.config.Site, g.config.Uplinks, g.buses, g.accounts, g.lanes, g.desk = c.Site, c.Uplinks, buses, accounts, lanes, desk
 	g.mu.Unlock()
+	for user, a := range accounts {
+		if then := olds[user]; then != nil && then != a {
+			then.bequeath(a)
+		}
+	}
 	for _, b := range buses {
 		if !slices.Contains(before, b) {
 			b.stop = startBus(b.run)
@@ -116,6 +123,26 @@ func (g *Gateway) exchange(startBus, start launch, r reload) error {
 	desk.stop = start(desk.run)
 	r.change.Kept = len(kept)
 	return nil
+}
+
+// inheritQuotas takes over how often points were written, from buses that have
+// ended.
+func inheritQuotas(from, to []*busLoop) {
+	used := make(map[string]*quota)
+	for _, b := range from {
+		for p, st := range b.reporter.states {
+			if !slices.Contains(to, b) && st.writes != nil {
+				used[pointName(p)] = st.writes
+			}
+		}
+	}
+	for _, b := range to {
+		for p, st := range b.reporter.states {
+			if q := used[pointName(p)]; q != nil && !slices.Contains(from, b) {
+				st.writes = q
+			}
+		}
+	}
 }
 
 // stopAll stops loops at the same time.

@@ -182,3 +182,70 @@ func TestReloadExchangesUsers(t *testing.T) {
 		}
 	})
 }
+
+// TestReloadForgetsNoPromise: how often something was done, what an id stands
+// for, locks that no disk has, and pulses that are still to be released. It is the same
+// whether the bus goes on or is made anew.
+func TestReloadForgetsNoPromise(t *testing.T) {
+	for _, anew := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newHall(t, nil)
+			defer p.stop()
+			reload := func() {
+				t.Helper()
+				next := *p.site
+				if anew {
+					d := pump()
+					d.Points[0].Poll = p.site.Devices[0].Points[0].Poll + time.Second
+					d.Bus.Offline = p.site.Buses[0].Offline
+					next.Buses, next.Devices = []*Bus{d.Bus}, []*Device{d}
+				}
+				change, err := p.Reload(t.Context(), &next, map[string]Uplink{"u": p.wire})
+				if err != nil || len(change.Started) != len(next.Buses)-change.Kept || change.Kept == 1 == anew {
+					t.Fatal(change, err)
+				}
+				p.site = p.Site()
+				time.Sleep(time.Second)
+			}
+			p.command("1", "rare")
+			want(t, "reply", p.replies(time.Second), "1 rare ok")
+			p.command("2", "key", "code", 4)
+			want(t, "reply", p.replies(time.Second), "2 key ok code=***")
+			p.push("lamp", true)
+			p.push("lamp", false)
+			time.Sleep(time.Second)
+			p.command("3", "slow")
+			time.Sleep(time.Second)
+			p.push("again", 2)
+			p.push("again", 3)
+			time.Sleep(time.Second)
+			reload()
+			const ending = " reason=the gateway stops, or loads its site file anew"
+			want(t, "pushes that wait", p.events(), "write_refused point=again value=2"+ending+" | write_refused point=again value=3"+ending)
+			want(t, "the command under way", p.replies(0), "3 slow: the gateway stops, or loads its site file anew")
+			p.command("4", "rare")
+			want(t, "at_most", p.replies(time.Second), "4 rare: rare is called too often: at most 1 in 1h0m0s")
+			p.command("2", "key", "code", 4)
+			want(t, "a repeated id", p.replies(time.Second), "2 key ok code=***")
+			p.push("lamp", true)
+			time.Sleep(time.Second)
+			want(t, "writes", p.machine.writes(), "code=4 lamp=true lamp=false")
+			want(t, "events", p.events(), "write_refused point=lamp value=true reason=lamp is written too often: at most 2 in 1m0s")
+
+			// What no disk takes is kept in memory.
+			o := p.office()
+			o.locks.mu.Lock()
+			o.locks.set["pump"] = Lock{Device: "pump", Who: "somebody"}
+			o.locks.mu.Unlock()
+			req := o.byDevice["pump"].device.point("req")
+			p.machine.set("req", BoolValue(true))
+			o.pulses.mu.Lock()
+			o.pulses.open[req] = &release{operator: o.byDevice["pump"], point: req, on: BoolValue(true), off: BoolValue(false), due: time.Now()}
+			o.pulses.mu.Unlock()
+			reload()
+			p.command("5", "stop")
+			want(t, "a lock", p.replies(time.Second), "5 stop: pump is locked since 0001-01-01 00:00:00 UTC by somebody")
+			want(t, "a pulse", p.machine.writes(), "code=4 lamp=true lamp=false req=false")
+		})
+	}
+}

@@ -48,6 +48,6 @@ func (g *Gateway) status() []Attribute {
 		{"devices_up", IntValue(int64(sum.Up))}, {"devices_down", IntValue(int64(sum.Devices - sum.Up))}, {"buses_down", IntValue(int64(busesDown))},
 		{"buffer_records", IntValue(int64(store.Waiting))}, {"buffer_bytes", IntValue(store.FileSize)}, {"buffer_ok", BoolValue(store.FailingSince.IsZero())},
 		{"oldest_s", seconds(oldest)}, {"drain_s", seconds(drain)}, {"pace_ms", IntValue(pace.Milliseconds())},
-		{"lost", UintValue(store.Dropped.Total())}, {"quarantined", UintValue(store.Quarantined)},
+		{"lost", UintValue(store.Dropped.Total() + store.Evicted)}, {"quarantined", UintValue(store.Quarantined)},
 	}
 }

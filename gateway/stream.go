@@ -220,7 +220,7 @@ func (s *streamRule) say(refused *ReadError) {
 // and sends the answer up on the same stream. The error says why there is none.
 func (b *busLoop) answerFrame(ctx context.Context, d *Device, s *Stream, request []byte) error {
 	done := make(chan error, 1)
-	read := func(ctx context.Context, b *busLoop) error {
+	_, err := b.do(ctx, func(ctx context.Context, b *busLoop) error {
 		reader, ok := b.session.(BlockReader)
 		if !ok {
 			done <- errors.New("the bus is down")
@@ -236,11 +236,10 @@ func (b *busLoop) answerFrame(ctx context.Context, d *Device, s *Stream, request
 			return nil
 		}
 		return err
-	}
+	})
 	select {
-	case b.tasks <- read:
-		return <-done
-	case <-ctx.Done():
-		return ctx.Err()
+	case err = <-done:
+	default:
 	}
+	return err
 }

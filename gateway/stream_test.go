@@ -168,3 +168,25 @@ func TestAReadRequestOfTheCloudIsAnsweredOnItsStream(t *testing.T) {
 		}
 	})
 }
+
+// TestAFloodOfReadRequestsIsRefused: they spend the same time as writes.
+func TestAFloodOfReadRequestsIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newHall(t, func(s *Site) {
+			s.Devices[0].Streams = []*Stream{{ID: "raw", Downlink: "modbus-read"}}
+			for _, pt := range s.Devices[0].Points {
+				pt.Poll = 5 * time.Millisecond
+			}
+		})
+		defer p.stop()
+		for range 2000 {
+			p.wire.down <- Downlink{Kind: StreamDownlink, Arrived: time.Now(), Stream: "raw", Body: []byte("read")}
+			time.Sleep(5 * time.Millisecond)
+		}
+		p.machine.mu.Lock()
+		defer p.machine.mu.Unlock()
+		if n := p.machine.frames; n < 20 || n > 200 {
+			t.Errorf("%d requests of 5 ms in 10 s", n)
+		}
+	})
+}

@@ -108,6 +108,7 @@ func (b *busLoop) take(samples []Sample) {
 		told[st.device] = true
 	}
 	b.stats.Samples.Add(int64(len(samples)))
+	b.load.Samples += int64(len(samples))
 	for d := range told {
 		b.settle(d)
 		d.say(b.log)

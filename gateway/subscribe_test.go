@@ -108,6 +108,9 @@ func (f *teller) run(t *testing.T, duration time.Duration, devices ...*Device) (
 	ctx, cancel := context.WithTimeout(t.Context(), duration)
 	defer cancel()
 	b.run(ctx)
+	if b.load.Samples == 0 || b.load.Samples != b.stats.Samples.Load() {
+		t.Errorf("the bus counts %d values, the gateway %d", b.load.Samples, b.stats.Samples.Load())
+	}
 	return reports, out.String()
 }
 

@@ -77,6 +77,8 @@ func (b *busLoop) fetch(ctx context.Context, points []*Point) error {
 		if err != nil {
 			return err
 		}
+		now := time.Now()
+		b.load.note(now, now.Sub(begin), len(samples))
 		b.stats.Requests.Add(1)
 		b.stats.Samples.Add(int64(len(samples)))
 		b.heard(samples)

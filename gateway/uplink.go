@@ -35,6 +35,8 @@ type lane struct {
 	doubt      doubt       // about the first record
 	dissection *dissection // of the first record, once it is refused for good
 	held       *held       // with backlog: latest
+	released   bool        // what was held is confirmed, and still in the buffer
+	cuts       int         // connections in a row that ended with what goes ahead in flight
 	drain      drain
 }
 
@@ -53,9 +55,9 @@ type message struct {
 	probe  bool   // sent ahead of the first record, to see whether it is answered
 	ahead  bool   // not from the lane: sent before all that waits
 
-	superseded int      // values that newer ones have replaced (backlog: latest)
-	whole      bool     // it is not sent in parts, unless it is refused for good
-	older      []Record // those of its reports that a history has to keep
+	superseded int             // values that newer ones have replaced (backlog: latest)
+	whole      bool            // it is not sent in parts, unless it is refused for good
+	older      []buffer.Record // those of its reports that a history has to keep
 }
 
 const (
@@ -69,11 +71,19 @@ const (
 // run publishes until ctx ends.
 func (l *lane) run(ctx context.Context) {
 	ctx = WithBeat(ctx, &l.beat)
-	l.begin()
+	l.begin(ctx)
+	l.work(ctx, false)
+}
+
+// work publishes until ctx ends, or until nothing waits.
+func (l *lane) work(ctx context.Context, ends bool) {
 	for ctx.Err() == nil {
 		_ = Sleep(ctx, time.Until(l.next))
 		r, waiting := l.rank()
 		if !waiting {
+			if ends && l.buffer.Len(l.name) == 0 {
+				return
+			}
 			select {
 			case <-ctx.Done():
 			case <-l.buffer.Ready(l.name):
@@ -91,20 +101,24 @@ func (l *lane) run(ctx context.Context) {
 	}
 }
 
-// begin goes on where the program has ended.
-func (l *lane) begin() {
+// begin goes on where the program has ended, also where it did so with another
+// backlog.
+func (l *lane) begin(ctx context.Context) {
 	if l.kind != ReportRecord {
 		return
 	}
 	if err := l.account.loadWritten(); err != nil {
 		l.log.Error("what was written in the backlog is lost: a setpoint may be replayed", "lane", l.name, "error", err)
 	}
-	switch l.account.backlog {
-	case latest:
-		l.loadHeld()
-	case stream:
-		l.account.divert(l)
+	l.loadHeld()
+	if l.account.backlog == stream {
+		l.divertHeld(ctx)
+		l.divert(ctx)
+		return
 	}
+	past := l.account.newLane(historyLane(l.user), ReportRecord, l)
+	past.loadHeld()
+	past.work(ctx, true)
 }
 
 // publish sends messages with a ticket and decides what becomes of them.
@@ -119,8 +133,12 @@ func (l *lane) publish(ctx context.Context, t ticket, messages []message) {
 	}
 	n, err := l.uplink.Publish(ctx, records)
 	l.confirmed(messages[:n], t)
-	if n < len(messages) && ctx.Err() == nil {
+	switch {
+	case n == len(messages):
+	case ctx.Err() == nil:
 		l.failed(messages[n], t, err)
+	case messages[n].ahead:
+		l.account.putBack(messages[n].record) // for who comes next
 	}
 }
 
@@ -172,6 +190,7 @@ func (l *lane) take(ctx context.Context) []message {
 		return l.takeInOrder()
 	}
 	if r, ok := l.account.takeAhead(); ok {
+		l.clock.mend(&r)
 		return []message{{record: r, merged: 1, ahead: true}}
 	}
 	return l.takeReports(ctx)
@@ -207,9 +226,11 @@ func (l *lane) slot(ctx context.Context, limit int) (messages []message, more bo
 	}
 	alone := stored[0].Seq <= l.alone
 	switch {
+	case l.doubt.probes() && l.held != nil:
+		return probe(records, stored), false
 	case l.doubt.probes() && len(records) > 1:
-		return l.probe(records, stored), false
-	case alone && l.held != nil:
+		return probe(records[1:], stored[1:]), false
+	case l.held != nil && (alone || l.account.backlog != latest):
 		return l.heldAlone(), false
 	case alone:
 		return single(records[:1], stored), false
@@ -224,7 +245,7 @@ func (l *lane) slot(ctx context.Context, limit int) (messages []message, more bo
 	}
 	m := message{record: merge(records[:n]), first: stored[0].Seq, last: stored[n-1].Seq, merged: n}
 	if l.account.all && l.account.backlog == stream {
-		m.older = records[:n-1]
+		m.older = stored[:n-1]
 	}
 	return []message{m}, n == limit
 }
@@ -237,16 +258,16 @@ func (l *lane) takeInOrder() []message {
 	case l.kind == HistoryRecord:
 		return l.takeHistory(records, stored)
 	case l.doubt.probes() && len(records) > 1:
-		return l.probe(records, stored)
+		return probe(records[1:], stored[1:])
 	case stored[0].Seq <= l.alone || l.bucket.interval() > 0:
 		return single(records[:1], stored)
 	}
 	return single(records, stored)
 }
 
-// probe is the second record, sent ahead of the first.
-func (l *lane) probe(records []Record, stored []buffer.Record) []message {
-	m := single(records[1:2], stored[1:2])
+// probe is the first of the records, sent ahead of the one before it.
+func probe(records []Record, stored []buffer.Record) []message {
+	m := single(records[:1], stored[:1])
 	m[0].probe = true
 	return m
 }
@@ -320,6 +341,7 @@ func (l *lane) confirmed(messages []message, t ticket) {
 	l.again = nil
 	if messages[0].ahead {
 		l.stats.Confirmed.Add(1)
+		l.cuts = 0
 		return
 	}
 	if messages[0].probe && !l.unconfirmable() {
@@ -327,13 +349,12 @@ func (l *lane) confirmed(messages []message, t ticket) {
 	}
 	last := messages[len(messages)-1].last
 	for _, m := range messages {
-		l.keepMerged(m)
 		l.stats.Confirmed.Add(1)
 		l.stats.Merged.Add(int64(m.merged - 1))
 		l.stats.Superseded.Add(int64(m.superseded))
 	}
 	l.first = parsed{}
-	l.buffer.Ack(l.name, last)
+	l.settleMerged(messages[len(messages)-1])
 	l.drain.note(time.Now(), l.buffer.Len(l.name))
 	l.doubt = doubt{}
 	if l.kind == ReportRecord {
@@ -365,17 +386,21 @@ func (l *lane) failed(m message, t ticket, err error) {
 	case errors.Is(err, ErrLost):
 		l.lost(m)
 	}
-	if errors.Is(err, ErrLost) && l.kind == ReportRecord && l.account.backlog == stream {
-		l.account.divert(l)
-	}
 	l.next = time.Now().Add(jitter(wait))
 }
 
 // failedAhead keeps what was to go out ahead for another time. What the cloud
-// refuses goes the way of all reports.
+// refuses, or what connections end with again and again, goes the way of all
+// reports.
 func (l *lane) failedAhead(m message, t ticket, err error) (wait time.Duration) {
 	var refusal *Refusal
-	if errors.As(err, &refusal) {
+	if errors.Is(err, ErrLost) {
+		l.cuts++
+	} else {
+		l.cuts = 0
+	}
+	if errors.As(err, &refusal) || l.cuts >= losses {
+		l.cuts = 0
 		appendTo(l.buffer, l.name, buffer.Attributes, &m.record)
 		return refusedWait
 	}

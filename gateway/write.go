@@ -29,6 +29,7 @@ type part struct {
 	value  Value            // as Fit gave it
 	guards []*demand        // that must hold directly before
 	with   map[string]Value // the parameters that they look at, and value
+	power  *int             // of ten, by the point's scale_from; nil: not known
 }
 
 // verdict is what became of a writing.
@@ -171,7 +172,7 @@ func (b *busLoop) visit(ctx context.Context, w *writing, wanted context.Context)
 	if lost := b.before(ctx, w, &v); lost != nil || v.err != nil {
 		return v, 0, lost
 	}
-	if !w.force && w.agrees(v.old, true) {
+	if !w.force && w.holds(v.old) {
 		v.real = v.old
 		for _, p := range w.parts {
 			b.reporter.restate(p.point)
@@ -279,7 +280,7 @@ func (b *busLoop) before(ctx context.Context, w *writing, v *verdict) (lost erro
 			points = appendNew(points, g.points...)
 		}
 		if look(p) {
-			points = appendNew(points, p.point)
+			points = appendNew(points, p.point.scaled()...)
 		}
 	}
 	if len(points) == 0 {
@@ -297,10 +298,12 @@ func (b *busLoop) before(ctx context.Context, w *writing, v *verdict) (lost erro
 		}
 	}
 	old := make(shown, len(w.parts))
-	for i, p := range w.parts {
-		if !look(p) {
+	for i := range w.parts {
+		p := &w.parts[i]
+		if !look(*p) {
 			continue
 		}
+		p.power = p.point.power(b.latest)
 		st := b.reporter.states[p.point]
 		if st.latest.Quality != Bad {
 			old[i], v.old = st.latest.Value, old
@@ -310,6 +313,8 @@ func (b *busLoop) before(ctx context.Context, w *writing, v *verdict) (lost erro
 	}
 	return nil
 }
+
+func (b *busLoop) latest(p *Point) *Sample { return &b.reporter.states[p].latest }
 
 func appendNew(points []*Point, more ...*Point) []*Point {
 	for _, p := range more {
@@ -330,7 +335,7 @@ func (b *busLoop) verify(ctx context.Context, w *writing, v verdict) verdict {
 	within := time.Duration(0)
 	for _, p := range w.parts {
 		if at := p.point.shows(); at != nil {
-			shows = appendNew(shows, at)
+			shows = appendNew(appendNew(shows, at), p.point.scaled()[1:]...)
 		}
 		if rule := p.point.Verify; rule != nil {
 			within = max(within, rule.Within)
@@ -368,7 +373,9 @@ func (b *busLoop) verify(ctx context.Context, w *writing, v verdict) verdict {
 // real are the values of the parts in what was read.
 func (w *writing) real(samples []Sample) shown {
 	real := make(shown, len(w.parts))
-	for i, p := range w.parts {
+	for i := range w.parts {
+		p := &w.parts[i]
+		p.power = p.point.powerIn(samples)
 		if s := sampleOf(samples, p.point.shows()); s != nil && s.Quality != Bad {
 			real[i] = s.Value
 		}
@@ -389,7 +396,18 @@ func sampleOf(samples []Sample, p *Point) *Sample {
 // those that can be read back.
 func (w *writing) agrees(values shown, all bool) bool {
 	for i, p := range w.parts {
-		if v := values.of(i); (all || p.point.shows() != nil) && (v.kind == None || !agrees(p.point, v, p.value)) {
+		if v := values.of(i); (all || p.point.shows() != nil) && (v.kind == None || !p.agrees(v)) {
+			return false
+		}
+	}
+	return true
+}
+
+// holds tells whether values are exactly what would be written: what a device
+// may be off when it is read back is no reason not to write.
+func (w *writing) holds(values shown) bool {
+	for i, p := range w.parts {
+		if !p.point.holds(values.of(i), p.value, p.power) {
 			return false
 		}
 	}
@@ -410,7 +428,7 @@ func (w *writing) unverified(v verdict, samples []Sample, err error) verdict {
 			v.unknown, v.err = true, fmt.Errorf("%s was written and can't be read back: %w", p.point.ID, err)
 		case s.Quality == Bad:
 			v.unknown, v.err = true, fmt.Errorf("%s was written and can't be read back: %s", p.point.ID, s.Reason)
-		case !agrees(p.point, s.Value, p.value):
+		case !p.agrees(s.Value):
 			v.err = fmt.Errorf("%s %w %s, not %s", p.point.ID, errMismatch, p.point.show(s.Value), p.point.show(p.value))
 		default:
 			continue
@@ -489,45 +507,101 @@ func (d *Device) point(id string) *Point {
 	return nil
 }
 
-// agrees tells whether a device shows what was written: exactly, or for numbers
-// within the tolerance, by default half a raw step or the digits of a float32.
-func agrees(p *Point, shown, written Value) bool {
-	if shown.kind == List && written.kind == List && len(shown.List()) == len(written.List()) {
-		for i := range shown.List() {
-			if !agrees(p, shown.List()[i], written.List()[i]) {
-				return false
-			}
-		}
-		return true
+// scaled is the point and, where it has one of its device, its scale_from.
+func (p *Point) scaled() []*Point {
+	if from := p.Device.point(p.ScaleFrom); p.ScaleFrom != "" && from != nil {
+		return []*Point{p, from}
 	}
-	if !shown.Numeric() || !written.Numeric() {
-		return shown.Equal(written)
-	}
-	whole := func(v Value) bool { return v.kind == Signed || v.kind == Unsigned }
-	if whole(shown) && whole(written) && (p.Verify == nil || p.Verify.Tolerance == nil) {
-		return shown.bits == written.bits // beyond 2^53 too
-	}
-	return math.Abs(shown.Float()-written.Float()) <= p.tolerance(written.Float())
+	return []*Point{p}
 }
 
-func (p *Point) tolerance(written float64) float64 {
-	if rule := p.Verify; rule != nil && rule.Tolerance != nil {
-		return rule.Tolerance.Float
+// power is the power of ten that a point's scale_from says, 0 without one; nil
+// where that is not known.
+func (p *Point) power(sampleOf func(*Point) *Sample) *int {
+	power := 0
+	if p.ScaleFrom != "" {
+		points := p.scaled()
+		if len(points) == 1 {
+			return nil
+		}
+		s := sampleOf(points[1])
+		if s == nil || s.Quality == Bad {
+			return nil
+		}
+		power = int(s.Value.Int())
+	}
+	return &power
+}
+
+func (p *Point) powerIn(samples []Sample) *int {
+	return p.power(func(p *Point) *Sample { return sampleOf(samples, p) })
+}
+
+// holds tells whether a point shows exactly what would be written: the same raw
+// value.
+func (p *Point) holds(shown, written Value, power *int) bool {
+	c, err := NewConversion(p.Definition)
+	if err != nil || power == nil {
+		return false
+	}
+	is, err := c.Raw(shown, *power)
+	if err != nil {
+		return false
+	}
+	to, err := c.Raw(written, *power)
+	return err == nil && near(is, to, nil)
+}
+
+// agrees tells whether a device shows what was written: exactly, or for numbers
+// within the tolerance, by default half a raw step or the digits of a float32.
+func (p *part) agrees(shown Value) bool {
+	rule := p.point.Verify
+	return near(shown, p.value, func(is, to Value) bool {
+		if to.whole() && is.whole() && (rule == nil || rule.Tolerance == nil) {
+			return near(is, to, nil)
+		}
+		return math.Abs(is.Float()-to.Float()) <= p.tolerance(to.Float())
+	})
+}
+
+// near compares values: numbers, also those of lists, as close says; nil is
+// exactly.
+func near(a, b Value, close func(a, b Value) bool) bool {
+	switch {
+	case a.kind == List && b.kind == List:
+		return slices.EqualFunc(a.List(), b.List(), func(a, b Value) bool { return near(a, b, close) })
+	case !a.Numeric() || !b.Numeric():
+		return a.Equal(b)
+	case close != nil:
+		return close(a, b)
+	case a.whole() && b.whole():
+		return a.bits == b.bits // beyond 2^53 too
+	}
+	return a.Float() == b.Float()
+}
+
+// whole tells whether a value is a whole number by its kind.
+func (v Value) whole() bool { return v.kind == Signed || v.kind == Unsigned }
+
+func (p *part) tolerance(written float64) float64 {
+	d := p.point.Definition
+	if d.Verify != nil && d.Verify.Tolerance != nil {
+		return d.Verify.Tolerance.Float
 	}
 	step := 1.0
 	switch {
-	case p.Map != nil:
-		step = math.Abs((p.Map.To[1].Float - p.Map.To[0].Float) / (p.Map.Raw[1].Float - p.Map.Raw[0].Float))
-	case p.Scale != nil:
-		step = math.Abs(p.Scale.Float)
+	case d.Map != nil:
+		step = math.Abs((d.Map.To[1].Float - d.Map.To[0].Float) / (d.Map.Raw[1].Float - d.Map.Raw[0].Float))
+	case d.Scale != nil:
+		step = math.Abs(d.Scale.Float)
 	}
 	switch {
-	case p.Type == Float32:
+	case d.Type == Float32:
 		return 1e-6 * math.Abs(written)
-	case p.Type == Float64:
+	case d.Type == Float64:
 		return 1e-12 * math.Abs(written)
-	case p.ScaleFrom != "":
+	case p.power == nil: // its scale_from was dropped
 		return max(0.005*math.Abs(written), step/2)
 	}
-	return step / 2
+	return step * math.Pow10(*p.power) * 0.500001 // what lies in the middle of two steps may be rounded up
 }

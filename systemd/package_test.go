@@ -36,6 +36,7 @@ func packages(t *testing.T) string {
 const (
 	siteFile   = "/etc/sluice/site.yaml"
 	bufferFile = "/var/lib/sluice/buffer.db"
+	wanted     = "/etc/systemd/system/multi-user.target.wants/sluice.service" // the service starts at boot
 )
 
 const onePump = `version: 1
@@ -112,10 +113,66 @@ func TestPackage(t *testing.T) {
 	if _, err := os.Stat("/usr/bin/sluice"); err == nil {
 		t.Error("the program is there after its removal")
 	}
+	comesBack(t, filepath.Join(dir, "sluice_0.1.1_amd64.deb"))
 	dpkg("-P", "sluice")
-	for _, gone := range []string{"/etc/sluice", "/var/lib/sluice", "/usr/share/sluice", "/usr/share/doc/sluice", "/etc/systemd/system/multi-user.target.wants/sluice.service"} {
+	for _, gone := range []string{"/etc/sluice", "/var/lib/sluice", "/usr/share/sluice", "/usr/share/doc/sluice", wanted} {
 		if _, err := os.Lstat(gone); err == nil {
 			t.Errorf("%s is there after the purge", gone)
+		}
+	}
+}
+
+// comesBack installs and removes the package where systemd seems to run, and
+// looks what it is asked for: dpkg calls the scripts, and they are called as
+// rpm would. That systemd starts nothing must fail no script.
+func comesBack(t *testing.T, deb string) {
+	t.Helper()
+	fake, scripts := t.TempDir(), t.TempDir()
+	asked := filepath.Join(fake, "asked")
+	write(t, filepath.Join(fake, "systemctl"), `#!/bin/sh
+case "$1" in is-enabled) ;; *) echo "$1" >>`+asked+` ;; esac
+case "$1" in
+enable | disable | is-enabled) exec /usr/bin/systemctl --root=/ "$@" ;;
+start | try-restart) exit 1 ;;
+esac
+`)
+	if err := os.Chmod(filepath.Join(fake, "systemctl"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("dpkg-deb", "-e", deb, scripts).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, step := range []struct {
+		command, asked string
+		enabled        bool
+	}{
+		{"dpkg -i " + deb, "enable daemon-reload start", true},
+		{"dpkg -i " + deb, "daemon-reload daemon-reload try-restart", true},
+		{"dpkg -r sluice", "disable stop daemon-reload", false},
+		{"dpkg -i " + deb, "enable daemon-reload start", true},
+		{"systemctl disable sluice", "disable", false},
+		{"dpkg -r sluice", "stop daemon-reload", false},
+		{"dpkg -i " + deb, "daemon-reload try-restart", false}, // somebody did not want it
+
+		{scripts + "/postinst 1", "enable daemon-reload start", true},
+		{scripts + "/prerm 1", "", true},
+		{scripts + "/postinst 2", "daemon-reload try-restart", true},
+		{scripts + "/prerm 0", "disable stop", false},
+		{scripts + "/postinst 1", "enable daemon-reload start", true},
+		{scripts + "/prerm remove", "disable stop", false},
+		{scripts + "/postinst abort-remove", "enable daemon-reload start", true},
+	} {
+		_ = os.Remove(asked)
+		cmd := exec.Command("unshare", "--mount", "sh", "-c", "mount -t tmpfs none /run && mkdir -p /run/systemd/system && exec "+step.command)
+		cmd.Env = append(os.Environ(), "PATH="+fake+":"+os.Getenv("PATH"))
+		out, err := cmd.CombinedOutput()
+		words, _ := os.ReadFile(asked)
+		_, enabled := os.Lstat(wanted)
+		if got := strings.Join(strings.Fields(string(words)), " "); err != nil || got != step.asked || (enabled == nil) != step.enabled {
+			t.Errorf("%s: %v, asks systemd to %s, not to %s; enabled: %v\n%s", step.command, err, got, step.asked, enabled == nil, out)
+		}
+		if says := strings.Contains(string(out), "journalctl -u sluice says why"); says != strings.HasSuffix(step.asked, "start") {
+			t.Errorf("%s says:\n%s", step.command, out)
 		}
 	}
 }

@@ -65,19 +65,30 @@ func (s *session) write(ctx context.Context, points []*gateway.Point, values []g
 // took it says so.
 func (s *session) sendWrite(ctx context.Context, p *gateway.Point, pdu []byte) error {
 	err := s.put(ctx, p.Device, pdu)
+	var refusal wire.Exception
+	if errors.As(err, &refusal) {
+		return refusedWrite(refusal)
+	}
 	switch {
-	case errors.Is(err, wire.ServerDeviceBusy):
-		return &gateway.WriteError{Err: err, Busy: true}
-	case errors.Is(err, wire.Acknowledge): // it is doing it
-		return &gateway.WriteError{Err: err, Unknown: true, Once: true}
-	case errors.Is(err, wire.GatewayTargetNoResponse): // it may have done it
-		return &gateway.WriteError{Err: err, Unknown: true}
 	case errors.Is(err, wire.ErrTimeout):
 		return &gateway.WriteError{Err: errors.New(reason(err, deviceTimeout(s.bus, p.Device))), Unknown: true}
 	case ctx.Err() != nil && err != nil && !wire.Broken(err):
 		return &gateway.WriteError{Err: err, Unknown: true}
 	}
 	return err
+}
+
+// refusedWrite is what an exception says about a write.
+func refusedWrite(e wire.Exception) *gateway.WriteError {
+	switch e {
+	case wire.IllegalFunction, wire.IllegalDataAddress, wire.IllegalDataValue, wire.GatewayPathUnavailable:
+		return &gateway.WriteError{Err: e}
+	case wire.ServerDeviceBusy:
+		return &gateway.WriteError{Err: e, Busy: true}
+	case wire.GatewayTargetNoResponse: // it may have done it
+		return &gateway.WriteError{Err: e, Unknown: true}
+	}
+	return &gateway.WriteError{Err: e, Unknown: true, Once: true} // it is doing it, or failed in the middle of it
 }
 
 // put makes one exchange with a device, after which it may want a rest.

@@ -133,20 +133,24 @@ func TestWriteGoesOutOnce(t *testing.T) {
 	if got := unit.take(); len(got) != 1 {
 		t.Errorf("sent %v", got)
 	}
-	unit.script(func(pdu []byte) []byte { return []byte{pdu[0] | 0x80, 4} })
+	unit.script(func(pdu []byte) []byte { return []byte{pdu[0] | 0x80, 3} })
 	err = s.Write(t.Context(), point(t, d, "mode"), gateway.TextValue("stop"))
-	if !errors.As(err, &refused) || refused.Unknown || err.Error() != "exception 4: server device failure" {
+	if !errors.As(err, &refused) || refused.Unknown || err.Error() != "exception 3: illegal data value" {
 		t.Errorf("%#v", err)
 	}
 }
 
-// TestWriteThatIsPutOff: a busy unit took nothing and may be asked again; one
-// that acknowledges is at work, and never is.
-func TestWriteThatIsPutOff(t *testing.T) {
+// TestWhatExceptionsSayAboutAWrite: a busy unit took nothing and may be asked
+// again; one that acknowledges is at work, and never is, nor is one that failed
+// at it. One that does not know the address or the value has done nothing.
+func TestWhatExceptionsSayAboutAWrite(t *testing.T) {
 	bus := serialBus(40 * time.Millisecond)
 	bus.Retries = 3
 	d := device(bus, drive(), "d", 1)
-	for code, want := range map[byte]gateway.WriteError{6: {Busy: true}, 5: {Unknown: true, Once: true}, 11: {Unknown: true}} {
+	for code, want := range map[byte]gateway.WriteError{
+		1: {}, 2: {}, 3: {}, 10: {}, 6: {Busy: true}, 11: {Unknown: true},
+		4: {Unknown: true, Once: true}, 5: {Unknown: true, Once: true}, 8: {Unknown: true, Once: true}, 99: {Unknown: true, Once: true},
+	} {
 		s, unit := onSlave(t, bus, d)
 		unit.script(func(pdu []byte) []byte { return []byte{pdu[0] | 0x80, code} })
 		var refused *gateway.WriteError

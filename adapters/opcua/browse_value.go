@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 
 	"sluice/gateway"
@@ -65,16 +64,15 @@ func (w *walk) describeType(ctx context.Context, n *Node, v *ua.DataValue, types
 		if err != nil {
 			return err
 		}
-		known = &knownType{found, id.Name(typ.IntID())}
-		if typ.Namespace() != 0 {
-			names, err := w.readAll(ctx, []*ua.ReadValueID{readOf(typ, ua.AttributeIDBrowseName, "")})
-			if err != nil {
-				return err
-			}
-			known.name = typ.String()
-			if name, ok := names[0].Value.Value().(*ua.QualifiedName); ok {
-				known.name = name.Name
-			}
+		// Asked for standard types, too: the library's tables of all standard
+		// names would take 1 MB of every gateway.
+		names, err := w.readAll(ctx, []*ua.ReadValueID{readOf(typ, ua.AttributeIDBrowseName, "")})
+		if err != nil {
+			return err
+		}
+		known = &knownType{found, typ.String()}
+		if name, ok := names[0].Value.Value().(*ua.QualifiedName); ok {
+			known.name = name.Name
 		}
 		types[typ.String()] = known
 	}

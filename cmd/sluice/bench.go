@@ -27,7 +27,18 @@ func benchCommand() *cobra.Command {
 		Use:   "bench",
 		Short: "Measure what the gateway needs on this machine",
 	}
-	cmd.AddCommand(benchModbusCommand(), benchBufferCommand(), benchLimitsCommand(), benchCommandCommand(), benchPeerCommand())
+	cmd.AddCommand(benchModbusCommand(), benchBufferCommand(), benchLimitsCommand(), benchCommandCommand())
+	for _, c := range cmd.Commands() {
+		run := c.RunE
+		c.RunE = func(c *cobra.Command, args []string) error {
+			err := run(c, args)
+			if c.Context().Err() != nil { // whatever broke off with it
+				return errors.New("ended early: this was not measured to the end")
+			}
+			return err
+		}
+	}
+	cmd.AddCommand(benchPeerCommand())
 	return cmd
 }
 
@@ -55,7 +66,9 @@ registers are uint16 in blocks of 20 with holes of 10, read with max_gap: auto.`
   sluice bench modbus --poll 1ms                                          # as fast as it can
   sluice bench modbus --devices 1 --registers 100 --poll 1ms --first-change`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd.Context(), cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return b.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
 	}
 	cmd.Flags().IntVar(&b.devices, "devices", 10, "number of devices")
 	cmd.Flags().IntVar(&b.registers, "registers", 1000, "polled registers of each device")
@@ -68,7 +81,7 @@ registers are uint16 in blocks of 20 with holes of 10, read with max_gap: auto.`
 	return cmd
 }
 
-func (b *modbusBench) run(ctx context.Context, out io.Writer) error {
+func (b *modbusBench) run(ctx context.Context, out, progress io.Writer) error {
 	if b.devices < 1 || b.registers < 1 || b.registers > 40000 || b.poll < time.Millisecond || b.duration < time.Second {
 		return errors.New("bench modbus takes at least 1 device, 1 to 40000 registers, --poll 1ms and --for 1s")
 	}
@@ -96,7 +109,7 @@ func (b *modbusBench) run(ctx context.Context, out io.Writer) error {
 		bus.Host, bus.Port = peer.Buses[i].Host, peer.Buses[i].Port
 	}
 	fmt.Fprintf(out, "%d Modbus TCP devices × %d registers, every %s, %s\n", b.devices, b.registers, short(b.poll), map[bool]string{false: "unchanging", true: "changing"}[b.changing])
-	if err := b.measure(ctx, out, s); err != nil {
+	if err := b.measure(ctx, out, progress, s); err != nil {
 		return err
 	}
 	took, err := peer.stop()
@@ -139,7 +152,7 @@ buses:
 func benchAddress(point int) int { return point + point/20*10 }
 
 // measure runs the gateway, lets it settle, and measures.
-func (b *modbusBench) measure(ctx context.Context, out io.Writer, s *gateway.Site) error {
+func (b *modbusBench) measure(ctx context.Context, out, progress io.Writer, s *gateway.Site) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	started := make(chan *gateway.Gateway, 1)
@@ -156,6 +169,7 @@ func (b *modbusBench) measure(ctx context.Context, out io.Writer, s *gateway.Sit
 	for g.Stats.Samples.Load() < int64(b.devices*b.registers) && ctx.Err() == nil {
 		pause(ctx, 100*time.Millisecond)
 	}
+	fmt.Fprintf(progress, "the gateway starts: %s\n", short(settling+b.poll))
 	pause(ctx, settling+b.poll)
 	if b.profile != "" {
 		file, err := os.Create(b.profile)
@@ -168,11 +182,13 @@ func (b *modbusBench) measure(ctx context.Context, out io.Writer, s *gateway.Sit
 		}
 		defer pprof.StopCPUProfile()
 	}
+	fmt.Fprintf(progress, "it is measured: %s\n", short(b.duration))
 	before := takeUsage(&g.Stats)
 	pause(ctx, b.duration)
 	after := takeUsage(&g.Stats)
+	early := ctx.Err()
 	stop()
-	if err := <-ended; err != nil {
+	if err := errors.Join(<-ended, early); err != nil {
 		return err
 	}
 	after.since(before).print(out)
@@ -228,22 +244,31 @@ func (u usage) print(out io.Writer) {
 	fmt.Fprintf(out, "\nmemory     %10s at most, %s now of it not file pages\n", memory("VmHWM"), memory("RssAnon"))
 }
 
-// memory is a line of this process's status, where the system has it.
-func memory(key string) string { return memoryOf(os.Getpid(), key) }
+// memory is a line of this process's status.
+func memory(key string) kibibytes { return memoryOf(os.Getpid(), key) }
 
-func memoryOf(pid int, key string) string {
+// kibibytes are an amount of memory; 0 where the system does not tell.
+type kibibytes float64
+
+func (k kibibytes) String() string {
+	if k == 0 {
+		return "unknown"
+	}
+	return fmt.Sprintf("%.1f MiB", float64(k)/1024)
+}
+
+func memoryOf(pid int, key string) (k kibibytes) {
 	status, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return "unknown"
+		return 0
 	}
 	defer status.Close()
 	for lines := bufio.NewScanner(status); lines.Scan(); {
-		var kB float64
-		if n, _ := fmt.Sscanf(lines.Text(), key+": %f kB", &kB); n == 1 {
-			return fmt.Sprintf("%.1f MiB", kB/1024)
+		if n, _ := fmt.Sscanf(lines.Text(), key+": %f kB", &k); n == 1 {
+			return k
 		}
 	}
-	return "unknown"
+	return 0
 }
 
 // peer is the process with the devices and the broker.

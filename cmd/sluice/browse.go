@@ -83,26 +83,40 @@ func browse(ctx context.Context, path, name string, o opcua.BrowseOptions, out i
 		found.Print(out)
 		return nil, errFound
 	}
-	missing := site.OpenSecrets(s)
-	var buses []string
+	bus, err := soleBus(s, name, out)
+	if err != nil {
+		return nil, err
+	}
+	if bus.Type != "opcua" {
+		return nil, fmt.Errorf("bus %s is of type %s: only OPC UA servers can be browsed", name, bus.Type)
+	}
+	log := slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelWarn})).With("bus", name)
+	return opcua.Browse(ctx, gateway.Env{Log: log, Dir: filepath.Dir(s.Buffer.Path)}, bus, o)
+}
+
+// soleBus finds the bus that something is to be done with. Of the site's
+// secrets, only those of the bus have to be there.
+func soleBus(s *gateway.Site, name string, out io.Writer) (*gateway.Bus, error) {
+	var names []string
 	for _, bus := range s.Buses {
 		if bus.Name != name {
-			buses = append(buses, bus.Name)
+			names = append(names, bus.Name)
 			continue
 		}
-		if bus.Type != "opcua" {
-			return nil, fmt.Errorf("bus %s is of type %s: only OPC UA servers can be browsed", name, bus.Type)
+		missing := site.OpenSecrets(s)
+		needed := []gateway.Secret{bus.Login.Password, bus.Login.Key}
+		if bus.TLS != nil {
+			needed = append(needed, bus.TLS.Key)
 		}
-		for _, secret := range []gateway.Secret{bus.Login.Password, bus.Login.Key} {
+		for _, secret := range needed {
 			if kind, _ := secret.Reference(); kind != "" {
 				missing.Print(out)
 				return nil, fmt.Errorf("bus %s: the secret %s is missing", name, string(secret))
 			}
 		}
-		log := slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelWarn})).With("bus", name)
-		return opcua.Browse(ctx, gateway.Env{Log: log, Dir: filepath.Dir(s.Buffer.Path)}, bus, o)
+		return bus, nil
 	}
-	return nil, fmt.Errorf("%s has no bus %s; it has %s", path, name, strings.Join(buses, ", "))
+	return nil, fmt.Errorf("the site has no bus %s; it has %s", name, strings.Join(names, ", "))
 }
 
 // browseProgress says once a while how many nodes were found.

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -172,6 +174,104 @@ func TestPageShowsLocks(t *testing.T) {
 		}
 	}
 	do(t, ctx, "no lock again", until(`!document.querySelector('[data-lock]')`))
+}
+
+// TestPageOnAPhone: on the smallest one no value is cut off, and no screen is
+// wider than it.
+func TestPageOnAPhone(t *testing.T) {
+	ctx := browser(t)
+	p := newPlant(t)
+	address := localAddress(t)
+	p.configure(t, "local: { http: none }", "local: { http: "+address+" }")
+	p.configure(t, "unit: rpm }", "unit: revolutions/min }")
+	p.set(t, "a", "speed", gateway.UintValue(12450))
+	runPlant(t, p)
+	const whole = `(v => v && v.textContent.startsWith('12450') && v.scrollWidth <= v.clientWidth && v.scrollHeight <= v.clientHeight + 1)(document.querySelector('[data-point="a/speed"] .value'))`
+	do(t, ctx, "a value", chromedp.EmulateViewport(360, 640), chromedp.Navigate("http://"+address+"/#/points"), until(whole))
+	screenshot(t, ctx, "phone")
+	for _, screen := range []string{"", "cloud", "events", "audit", "site"} {
+		do(t, ctx, "screen "+screen, chromedp.Evaluate(`location.hash = '#/`+screen+`'`, nil), until(`document.querySelector('.bar a[aria-current]').hash == '#/`+screen+`' && document.querySelector('main .card') && document.documentElement.scrollWidth <= 360`))
+	}
+}
+
+// mostStreams is how many pages the gateway feeds.
+const mostStreams = 16
+
+// openStreams opens some, all of which the gateway must have left.
+func openStreams(t *testing.T, address string, n int) (closeAll func()) {
+	t.Helper()
+	var bodies []io.Closer
+	closeAll = func() {
+		for _, b := range bodies {
+			b.Close()
+		}
+	}
+	t.Cleanup(closeAll)
+	for range n {
+		eventually(t, func() error { // one that a page has left is noticed a moment later
+			answer, err := http.Get("http://" + address + "/api/stream")
+			if err != nil {
+				return err
+			}
+			if answer.StatusCode != http.StatusOK {
+				answer.Body.Close()
+				return fmt.Errorf("stream %d of %d: %s", len(bodies)+1, n, answer.Status)
+			}
+			bodies = append(bodies, answer.Body)
+			return nil
+		})
+	}
+	return closeAll
+}
+
+// TestPageGivesItsStreamBack: a page that is left, by whatever way, holds no
+// stream; one that finds none left says so, and goes on when there is one.
+func TestPageGivesItsStreamBack(t *testing.T) {
+	ctx := browser(t)
+	p := newPlant(t)
+	address := localAddress(t)
+	p.configure(t, "local: { http: none }", "local: { http: "+address+" }")
+	runPlant(t, p)
+	const well = `document.querySelector('#verdict')?.textContent.includes('all is well')`
+	for i := range 7 { // a browser opens six connections to a server at most
+		do(t, ctx, fmt.Sprintf("visit %d", i), chromedp.Navigate(fmt.Sprintf("http://%s/?visit=%d", address, i)), until(well))
+	}
+	do(t, ctx, "left", chromedp.Navigate("about:blank"))
+	closeAll := openStreams(t, address, mostStreams)
+	do(t, ctx, "one too many", chromedp.Navigate("http://"+address+"/"), until(`document.body.innerText.includes('the page is open in too many windows')`))
+	screenshot(t, ctx, "too-many")
+	closeAll()
+	do(t, ctx, "one is left again", until(well))
+}
+
+// TestPageThatNobodySees: it does not come back by itself when the gateway does,
+// but when somebody looks.
+func TestPageThatNobodySees(t *testing.T) {
+	ctx := browser(t)
+	p := newPlant(t)
+	address := localAddress(t)
+	p.configure(t, "local: { http: none }", "local: { http: "+address+" }")
+	s, err := loadSite(p.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- serve(run, s, slog.New(slog.DiscardHandler), nil, nil) }()
+	const live = `document.querySelector('#verdict') && !document.querySelector('.lost')`
+	const hide = `Object.defineProperty(document, 'hidden', { configurable: true, get: () => %t }); document.dispatchEvent(new Event('visibilitychange'))`
+	do(t, ctx, "the page", chromedp.Navigate("http://"+address+"/"), until(live), chromedp.Evaluate(fmt.Sprintf(hide, true), nil))
+	stop()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	do(t, ctx, "the gateway goes", until(`document.querySelector('.lost')`))
+	runPlant(t, p)
+	closeAll := openStreams(t, address, mostStreams-1)
+	do(t, ctx, "a page tries again every two seconds", chromedp.Sleep(2500*time.Millisecond))
+	openStreams(t, address, 1)
+	closeAll()
+	do(t, ctx, "somebody looks", chromedp.Evaluate(fmt.Sprintf(hide, false), nil), until(live))
 }
 
 // screenshot keeps what the browser shows, for people: in $SLUICE_SCREENSHOTS.

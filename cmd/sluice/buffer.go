@@ -34,7 +34,7 @@ is opened.`,
 	quarantine.AddCommand(
 		bufferTask(&path, "list", "List the records in quarantine, oldest first", listQuarantine),
 		bufferTask(&path, "show NUMBER", "Print a record in quarantine as it would be sent", showQuarantined),
-		bufferTask(&path, "retry NUMBER", "Put a record back, at the end of its queue", postQuarantine("retry")),
+		bufferTask(&path, "retry NUMBER", "Put a record back, at the end of its queue: its values reach the cloud after newer ones", postQuarantine("retry")),
 		bufferTask(&path, "drop NUMBER", "Delete a record in quarantine", postQuarantine("drop")),
 	)
 	cmd.AddCommand(quarantine, bufferTask(&path, "status", "Show what waits, by user", showBuffer))
@@ -90,6 +90,9 @@ func showBuffer(ctx context.Context, out io.Writer, c *control, _ string) error 
 		oldest := "-"
 		if !l.Oldest.IsZero() {
 			oldest = l.Oldest.Format(time.RFC3339)
+		}
+		if l.Stranded {
+			oldest += "  nobody sends these: the user is not in the site file"
 		}
 		fmt.Fprintf(table, "%s\t%d\t%s\n", l.Lane, l.Waiting, oldest)
 	}

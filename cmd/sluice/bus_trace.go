@@ -41,7 +41,9 @@ shows what is read and written, and what the server tells by itself.
 
 It watches the running gateway of the site. Where none runs, it opens the bus
 itself and polls as the gateway would; it writes nothing to the field. Registers
-of secret points are shown as ***.`,
+of secret points are shown as ***.
+
+Exit code 1: nothing went over the bus.`,
 		Example: `  sluice trace rs485-1 --site /etc/sluice/site.yaml
   sluice trace rs485-1 --site site.yaml --bytes --count 20`,
 		Args: cobra.ExactArgs(1),
@@ -54,7 +56,13 @@ of secret points are shown as ***.`,
 			}
 			ctx, stop := context.WithTimeout(cmd.Context(), o.duration)
 			defer stop()
-			return o.run(ctx, s, cmd.OutOrStdout())
+			out := &seen{out: cmd.OutOrStdout()}
+			begin := time.Now()
+			if err := o.run(ctx, s, out); err != nil || out.any {
+				return err
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "nothing went over %s in %s; \"sluice status\" says how a bus of the running gateway is\n", o.bus, time.Since(begin).Round(time.Second))
+			return errFound
 		},
 	}
 	cmd.Flags().StringVar(&path, "site", "", "site file")
@@ -64,6 +72,17 @@ of secret points are shown as ***.`,
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print a line of JSON for each frame")
 	_ = cmd.MarkFlagRequired("site") // the flag is there
 	return cmd
+}
+
+// seen is an output that knows whether anything was written.
+type seen struct {
+	out io.Writer
+	any bool
+}
+
+func (s *seen) Write(p []byte) (int, error) {
+	s.any = true
+	return s.out.Write(p)
 }
 
 func (o *traceOptions) run(ctx context.Context, s *gateway.Site, out io.Writer) error {
@@ -98,9 +117,8 @@ func (o *traceOptions) run(ctx context.Context, s *gateway.Site, out io.Writer) 
 // traceAlone polls one bus as a gateway would, and watches. What is measured
 // goes nowhere.
 func (o *traceOptions) traceAlone(ctx context.Context, s *gateway.Site, out io.Writer) error {
-	if found := site.OpenSecrets(s); found.Errors() > 0 {
-		found.Print(os.Stderr)
-		return errFound
+	if _, err := soleBus(s, o.bus, os.Stderr); err != nil {
+		return err
 	}
 	dir, err := os.MkdirTemp("", "sluice-trace-")
 	if err != nil {

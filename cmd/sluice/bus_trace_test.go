@@ -2,6 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -22,7 +25,19 @@ func TestTraceOfABus(t *testing.T) {
 			t.Errorf("%s: %v\n%s", when, err, out)
 		}
 	}
+	own := filepath.Join(filepath.Dir(p.path), "own.txt") // a password for the cloud, which a bus does not need
+	password, err := os.ReadFile(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(own); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := execute(t, "trace", "nowhere", "--site", p.path); err == nil || err.Error() != "the site has no bus nowhere; it has tcp, rtu" {
+		t.Errorf("a bus that is not there: %v", err)
+	}
 	check("without a gateway")
+	write(t, own, string(password))
 	s := runPlant(t, p)
 	eventually(t, func() error {
 		_, err := dialControl(t.Context(), s)
@@ -40,6 +55,15 @@ func TestTraceOfABus(t *testing.T) {
 	if err != nil || len(lines) < 4 || !slices.ContainsFunc(lines, speed) {
 		t.Errorf("rtu as JSON: %v\n%s", err, out)
 	}
+	if err := p.sim.StopBus("rtu"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error { // what is on its way is seen
+		if _, errs, err := execute(t, "trace", "rtu", "--site", p.path, "--for", "200ms"); err != errFound || !strings.Contains(errs, "nothing went over rtu in") {
+			return fmt.Errorf("a bus that is down: %v, %s", err, errs)
+		}
+		return nil
+	})
 	if _, _, err := execute(t, "trace", "nowhere", "--site", p.path); err == nil || err.Error() != "trace nowhere: there is no bus of this name with devices" {
 		t.Errorf("a bus that is not there: %v", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -17,15 +18,16 @@ import (
 )
 
 func checkCommand() *cobra.Command {
-	var verbose, quiet, asJSON bool
+	var verbose, quiet, asJSON, secrets bool
 	var trace string
 	var hold time.Duration
 	cmd := &cobra.Command{
 		Use:   "check FILE…",
 		Short: "Check site files",
 		Long: `Check reads site files as "sluice run" would and says what is wrong with
-them: each finding with its line, the word and what to write instead. Secrets
-are not opened.
+them: each finding with its line, the word and what to write instead. With
+--secrets, a secret that is missing is an error, too: for the gateway that runs
+the file, else for the user who asks.
 
 With --verbose it also shows what the program makes of the file: each point's
 address as printed and on the wire, the requests planned for each bus and how
@@ -47,7 +49,7 @@ Exit code 0: no errors (warnings may be there), 1: errors.
 			var checked []checkedSite
 			wrong := false
 			for _, path := range paths {
-				c, err := checkSite(cmd.Context(), path, verbose || asJSON)
+				c, err := checkSite(cmd.Context(), path, verbose || asJSON, secrets)
 				if err != nil {
 					return err
 				}
@@ -80,6 +82,7 @@ Exit code 0: no errors (warnings may be there), 1: errors.
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show points, planned requests, the load of each bus and secrets")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "say only what is wrong")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print findings, points and requests as JSON")
+	cmd.Flags().BoolVar(&secrets, "secrets", false, "a secret that is missing is an error")
 	cmd.Flags().StringVar(&trace, "trace", "", "CSV file of recorded values: print the events and computed points that follow")
 	cmd.Flags().DurationVar(&hold, "hold", 10*time.Minute, "how long a recorded value counts when no other follows")
 	return cmd
@@ -106,9 +109,12 @@ type checkedBus struct {
 }
 
 // checkSite checks a file; whole also looks for what was learnt about the site's
-// devices.
-func checkSite(ctx context.Context, path string, whole bool) (checkedSite, error) {
+// devices, secrets opens them.
+func checkSite(ctx context.Context, path string, whole, secrets bool) (checkedSite, error) {
 	s, found := site.Load(path, siteOptions())
+	if secrets && found.Errors() == 0 {
+		found = withSecrets(ctx, s, found)
+	}
 	c := checkedSite{File: path, Errors: found.Errors(), Findings: found, found: found, site: s}
 	c.Warnings = len(found) - c.Errors
 	if c.Findings == nil {
@@ -133,6 +139,20 @@ func checkSite(ctx context.Context, path string, whole bool) (checkedSite, error
 		c.Buses = append(c.Buses, b)
 	}
 	return c, nil
+}
+
+// withSecrets adds what is wrong with the secrets: what the running gateway of
+// the file finds, which may have been handed secrets that nobody else may read.
+func withSecrets(ctx context.Context, s *gateway.Site, found site.Diagnostics) site.Diagnostics {
+	ctx, stop := context.WithTimeout(ctx, 10*time.Second)
+	defer stop()
+	if c, err := dialControl(ctx, s); err == nil {
+		var view siteView
+		if err := c.call(ctx, http.MethodGet, "/api/site", nil, &view); err == nil && view.File == s.Path {
+			return view.Findings
+		}
+	}
+	return append(found, site.OpenSecrets(s)...)
 }
 
 func (c *checkedSite) print(out io.Writer, verbose bool) {

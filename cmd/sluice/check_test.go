@@ -51,6 +51,9 @@ func TestCheckQuietSaysOnlyWhatIsWrong(t *testing.T) {
 	if out, errs, err := execute(t, "check", "--quiet", path); out != "" || errs != "" || err != nil {
 		t.Errorf("of a good file: %v\n%s%s", err, out, errs)
 	}
+	if _, errs, err := execute(t, "check", "--quiet", "--secrets", path); !strings.Contains(errs, `:3:74: error: secret "gate" is missing`) || err == nil {
+		t.Errorf("of a good file without its secret: %v\n%s", err, errs)
+	}
 	write(t, path, strings.Replace(oneMeter, "unit: 3", "unit: 300", 1))
 	if out, errs, err := execute(t, "check", "--quiet", path); out != "" || !strings.Contains(errs, ":10:11: error: ") || err == nil {
 		t.Errorf("of a bad file: %v\n%s%s", err, out, errs)

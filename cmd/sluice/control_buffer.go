@@ -26,19 +26,21 @@ type bufferView struct {
 }
 
 type laneView struct {
-	Lane    string    `json:"lane"`
-	Waiting int       `json:"waiting"`
-	Oldest  time.Time `json:"oldest,omitzero"`
+	Lane     string    `json:"lane"`
+	Waiting  int       `json:"waiting"`
+	Oldest   time.Time `json:"oldest,omitzero"`
+	Stranded bool      `json:"stranded,omitempty"` // its user is not in the site file: nobody sends it
 }
 
-// heldRecord is a record in quarantine. The attributes are those of one record
+// heldRecord is a record in quarantine. Topic and message are those of one record
 // that is asked for.
 type heldRecord struct {
-	Number     uint64          `json:"number"`
-	Lane       string          `json:"user"`
-	Measured   time.Time       `json:"measured"`
-	Reason     string          `json:"reason"`
-	Attributes json.RawMessage `json:"attributes,omitempty"`
+	Number   uint64          `json:"number"`
+	Lane     string          `json:"user"`
+	Measured time.Time       `json:"measured"`
+	Reason   string          `json:"reason"`
+	Topic    string          `json:"topic,omitempty"`
+	Message  json.RawMessage `json:"message,omitempty"`
 }
 
 // bufferAPI is the part of the API that is about a buffer.
@@ -63,26 +65,36 @@ func handleBuffer(b *buffer.Buffer, s *gateway.Site, look, change func(pattern s
 
 func (api bufferAPI) view(*http.Request) (any, error) {
 	view := bufferView{Path: api.site.Buffer.Path, FileSize: api.buffer.Stats().FileSize, MaxSize: int64(api.site.Buffer.MaxSize)}
-	for user := range api.site.Logins() {
-		for _, kind := range []gateway.RecordKind{gateway.ReportRecord, gateway.EventRecord, gateway.StreamRecord} {
-			l := laneView{Lane: gateway.LaneName(user, kind)}
-			if l.Waiting = api.buffer.Len(l.Lane); l.Waiting == 0 && kind != gateway.ReportRecord {
-				continue
-			}
-			head, err := api.buffer.Peek(l.Lane, 1)
-			if err != nil {
-				return nil, err
-			}
-			if len(head) > 0 {
-				l.Oldest = head[0].Time.UTC()
-			}
-			view.Lanes = append(view.Lanes, l)
+	logins := api.site.Logins()
+	names := api.buffer.Lanes()
+	for user := range logins {
+		if !slices.Contains(names, user) {
+			names = append(names, user)
 		}
+	}
+	for _, name := range names {
+		l := laneView{Lane: name, Waiting: api.buffer.Len(name)}
+		_, there := logins[userOf(name)]
+		l.Stranded = !there
+		head, err := api.buffer.Peek(name, 1)
+		if err != nil {
+			return nil, err
+		}
+		if len(head) > 0 {
+			l.Oldest = head[0].Time.UTC()
+		}
+		view.Lanes = append(view.Lanes, l)
 	}
 	slices.SortFunc(view.Lanes, func(a, b laneView) int { return strings.Compare(a.Lane, b.Lane) })
 	held, err := api.buffer.Quarantined()
 	view.Quarantine = len(held)
 	return view, err
+}
+
+// userOf is the user whose lane it is.
+func userOf(lane string) string {
+	user, _, _ := strings.Cut(lane, "/")
+	return user
 }
 
 func (api bufferAPI) held(*http.Request) (any, error) {
@@ -114,13 +126,18 @@ func (api bufferAPI) show(r *http.Request) (any, error) {
 	return nil, notHeld(seq)
 }
 
-// heldOf is a record with its attributes as they would be sent.
+// heldOf is a record with its message as it would be sent; one that is no JSON
+// is shown as a string.
 func heldOf(q buffer.Quarantined) (heldRecord, error) {
 	r, err := gateway.ParseRecord(q.Data)
 	if err != nil {
 		return heldRecord{}, err
 	}
-	return heldRecord{Number: q.Seq, Lane: q.Lane, Measured: q.Time.UTC(), Reason: q.Reason, Attributes: cloud.AppendAttributes(nil, r, "")}, nil
+	topic, message := cloud.Show(userOf(q.Lane), &r)
+	if !json.Valid(message) {
+		message = gateway.AppendJSONString(nil, string(message))
+	}
+	return heldRecord{Number: q.Seq, Lane: q.Lane, Measured: q.Time.UTC(), Reason: q.Reason, Topic: topic, Message: message}, nil
 }
 
 func (api bufferAPI) change(do func(seq uint64) error) func(*http.Request) (any, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 
 	"sluice/gateway"
@@ -11,7 +12,7 @@ import (
 	"sluice/gateway/web"
 )
 
-// siteView is the site file as it is on disk, with what check finds in it.
+// siteView is the site file as it is on disk, with what a reload would find in it.
 type siteView struct {
 	File     string           `json:"file"`
 	Text     string           `json:"text"`    // without secrets
@@ -27,7 +28,8 @@ type siteAPI struct {
 
 	mu    sync.Mutex
 	known []byte
-	view  siteView
+	site  *gateway.Site
+	view  siteView // without what is wrong with secrets, which may change any time
 }
 
 func newSiteAPI(s *gateway.Site) *siteAPI {
@@ -48,8 +50,12 @@ func (api *siteAPI) show(*http.Request) (any, error) {
 		if found == nil {
 			found = site.Diagnostics{}
 		}
-		api.known = content
+		api.known, api.site = content, s
 		api.view = siteView{File: api.path, Text: site.Conceal(string(content), s), Changed: !bytes.Equal(content, api.begun), Findings: found}
 	}
-	return api.view, nil
+	view := api.view
+	if view.Findings.Errors() == 0 {
+		view.Findings = append(slices.Clone(view.Findings), site.OpenSecrets(api.site)...) // never nil: the page walks through it
+	}
+	return view, nil
 }

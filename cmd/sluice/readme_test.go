@@ -20,7 +20,7 @@ var shownElsewhere = map[string]string{
 	"sluice status --site /etc/sluice/site.yaml":                            "TestStatusOfARunningGateway",
 	"sluice check --trace lastweek.csv site.yaml":                           "TestTraceSaysWhatWouldHaveBeenReported",
 	"sluice trace rs485-1 --site /etc/sluice/site.yaml":                     "TestTraceOfABus",
-	"sluice read press-3 setpoint --site /etc/sluice/site.yaml":             "TestTheCloudWritesToTheField",
+	"sluice read press-3 power --site /etc/sluice/site.yaml":                "TestTheCloudWritesToTheField",
 	"sluice write press-3 setpoint 35 --site /etc/sluice/site.yaml":         "TestTheCloudWritesToTheField",
 	`sluice lock --reason "cabinet 3 is open" --site /etc/sluice/site.yaml`: "TestTheCloudWritesToTheField",
 	"sluice audit --since 24h --json --site /etc/sluice/site.yaml":          "TestTheCloudWritesToTheField",

@@ -104,6 +104,9 @@ func (d *daemon) exchange(ctx context.Context, next map[string]*connection) (cha
 	for user, c := range next {
 		if before[user] != c {
 			changed = append(changed, user)
+			if old := before[user]; old != nil {
+				c.Follow(old.Session)
+			}
 			c.stop = d.start(ctx, c.Run)
 		}
 	}
@@ -202,19 +205,21 @@ func (d *daemon) keepFixed(now, next *gateway.Site) {
 	}
 }
 
-// leftBehind says which users are gone while records of theirs wait.
-func (d *daemon) leftBehind(now, next *gateway.Site) {
-	left := next.Logins()
-	for user := range now.Logins() {
-		if _, there := left[user]; there {
-			continue
+// leftBehind says for which users records wait who are not in the site file: of
+// all of them, or of those that another site had.
+func (d *daemon) leftBehind(before, now *gateway.Site) {
+	waiting := map[string]int{}
+	for _, lane := range d.store.Lanes() {
+		waiting[userOf(lane)] += d.store.Len(lane)
+	}
+	for _, user := range slices.Sorted(maps.Keys(waiting)) {
+		_, there := now.Logins()[user]
+		was := before == nil
+		if !was {
+			_, was = before.Logins()[user]
 		}
-		waiting := 0
-		for _, kind := range []gateway.RecordKind{gateway.ReportRecord, gateway.EventRecord, gateway.StreamRecord, gateway.HistoryRecord} {
-			waiting += d.store.Len(gateway.LaneName(user, kind))
-		}
-		if waiting > 0 {
-			d.log.Warn("records wait for a user who is not in the site file any more", "user", user, "records", waiting)
+		if was && !there {
+			d.log.Warn("records wait for a user who is not in the site file any more", "user", user, "records", waiting[user])
 		}
 	}
 }

@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -76,7 +80,11 @@ func openBuffer(s *gateway.Site, log *slog.Logger) (*buffer.Buffer, error) {
 	if s.Buffer.WhenFull == "stop-new" {
 		options.WhenFull = buffer.StopNew
 	}
-	return buffer.Open(s.Buffer.Path, options)
+	b, err := buffer.Open(s.Buffer.Path, options)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: make the folder, or write another file into the site file: buffer: { path: … }", err)
+	}
+	return b, err
 }
 
 // settleAfter is when what only the start needed is not needed any more.
@@ -107,15 +115,18 @@ func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log 
 		started(d.gateway)
 	}
 	log.Info("sluice runs", "site", s.Name, "buses", len(s.Buses), "devices", len(s.Devices))
+	d.leftBehind(nil, s)
 	begin := time.Now()
 	d.start(ctx, d.gateway.Run)
 	d.exchange(ctx, sessions)
 	d.local = d.start(ctx, serveLocal)
 	d.service.allow(s)
 	d.start(ctx, func(ctx context.Context) { d.service.run(ctx, d.watched, d.gateway.Summary) })
-	settled := time.After(settleAfter)
+	settled, collected := time.After(settleAfter), collections(ctx)
 	for ctx.Err() == nil {
 		select {
+		case <-collected:
+			dropStartPages() // a collection reads tables all over the program
 		case <-settled:
 			// What a site takes is known now, and little of it is garbage: with
 			// 10,000 points this saves 3 MB for a collection more every few seconds.
@@ -131,4 +142,22 @@ func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log 
 	stats := &d.gateway.Stats
 	log.Info("sluice stops", "after", time.Since(begin).Round(time.Second), "reports", stats.Reports.Load(), "confirmed", stats.Confirmed.Load())
 	return nil
+}
+
+// collections tells, until ctx ends, of each collection of garbage.
+func collections(ctx context.Context) <-chan struct{} {
+	type token struct{ _ [64]byte } // nobody holds it: the next collection finds it
+	collected := make(chan struct{}, 1)
+	var found func(struct{})
+	found = func(struct{}) {
+		select {
+		case collected <- struct{}{}:
+		default: // it is told already
+		}
+		if ctx.Err() == nil {
+			runtime.AddCleanup(new(token), found, struct{}{})
+		}
+	}
+	runtime.AddCleanup(new(token), found, struct{}{})
+	return collected
 }

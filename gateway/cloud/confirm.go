@@ -84,3 +84,10 @@ func (c *confirmation) silence() bool {
 	}
 	return !c.seen
 }
+
+// follow takes over what an earlier session of the same user has learnt.
+func (c *confirmation) follow(old *confirmation) {
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	c.seen, c.silences, c.since = old.seen, old.silences, old.since
+}

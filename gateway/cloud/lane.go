@@ -269,3 +269,15 @@ func (n *lane) finish() {
 	defer n.mu.Unlock()
 	n.current = nil
 }
+
+// follow makes the lane one that goes on where that of an ended session has
+// stopped: answers to what it has sent may still come.
+func (n *lane) follow(old *lane) {
+	n.confirm.follow(old.confirm)
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	n.owed, n.quiet = old.owed, old.quiet
+	if old.unacked != nil {
+		n.quieten(time.Now())
+	}
+}

@@ -115,6 +115,90 @@ func TestSilenceHoldsTheLaneOff(t *testing.T) {
 	})
 }
 
+// TestASilenceHoldsTheSameMessageOffToo, so that a slow platform is not asked
+// faster and faster.
+func TestASilenceHoldsTheSameMessageOffToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := testLane(byResponse)
+		l, received := wire()
+		defer l.fail(errors.New("end"))
+		result := asking(t.Context(), n, l, "1")
+		puback(<-received)
+		acked := time.Now()
+		<-result
+		asking(t.Context(), n, l, "1")
+		<-received
+		if waited := time.Since(acked); waited != 10*time.Second {
+			t.Errorf("sent again after %v", waited)
+		}
+	})
+}
+
+// TestAnAnswerLeftBehindConfirmsNothing: it came in the moment in which the time
+// for it was over.
+func TestAnAnswerLeftBehindConfirmsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := testLane(byResponse)
+		l, received := wire()
+		defer l.fail(errors.New("end"))
+		n.answers <- answer{}
+		result := asking(t.Context(), n, l, "2")
+		puback(<-received)
+		if err := <-result; !errors.Is(err, gateway.ErrUnanswered) {
+			t.Errorf("error is %v", err)
+		}
+	})
+}
+
+// TestAnAnswerToTheSessionBeforeConfirmsNothing: a reload exchanges the session
+// while answers may still come. The control is a session that doesn't follow it.
+func TestAnAnswerToTheSessionBeforeConfirmsNothing(t *testing.T) {
+	for _, c := range []struct{ acked, follows bool }{{true, true}, {false, true}, {true, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			old, n := testLane(byAuto), testLane(byAuto)
+			old.confirm.heard()
+			l, received := wire()
+			ctx, cancel := context.WithCancel(t.Context())
+			result := asking(ctx, old, l, "1")
+			if m := <-received; c.acked {
+				puback(m)
+				synctest.Wait()
+			}
+			cancel()
+			<-result
+			l.fail(errors.New("end"))
+			if c.follows {
+				n.follow(old)
+			}
+			l, received = wire()
+			defer l.fail(errors.New("end"))
+			result = asking(t.Context(), n, l, "2")
+			time.Sleep(time.Second)
+			select {
+			case m := <-received:
+				puback(m)
+				synctest.Wait()
+				n.hear(answer{}) // to 1
+				if err := <-result; (err == nil) == c.follows {
+					t.Errorf("%+v: the answer to 1 says of 2: %v", c, err)
+				}
+			default:
+				if !c.follows {
+					t.Error("the control is held off")
+				}
+				n.hear(answer{}) // to 1
+				puback(<-received)
+				synctest.Wait()
+				n.hear(answer{code: 7})
+				var refusal *gateway.Refusal
+				if err := <-result; !errors.As(err, &refusal) {
+					t.Errorf("%+v: %v", c, err)
+				}
+			}
+		})
+	}
+}
+
 func TestLateAnswerEndsTheHoldOffAndConfirmsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := testLane(byResponse)

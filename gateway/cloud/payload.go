@@ -34,6 +34,22 @@ func AppendAttributes(dst []byte, r gateway.Record, lateTS string) []byte {
 	return append(dst, '}')
 }
 
+// Show gives the topic and the payload of a record of a user, for people to
+// look at: without the time that it gets when it is sent late.
+func Show(user string, r *gateway.Record) (topic string, payload []byte) {
+	switch r.Kind {
+	case gateway.EventRecord:
+		list, err := appendEvent(nil, r, "event_id", false)
+		if err != nil { // too large, which may be why it was refused
+			list = [][]byte{AppendAttributes(nil, *r, "")}
+		}
+		return EventReport.Topic(user), list[0]
+	case gateway.StreamRecord:
+		return Data.Stream(user, r.Name), r.Body
+	}
+	return Attributes.Topic(user), AppendAttributes(nil, *r, "")
+}
+
 // appendReport appends the messages of a report to list: none where nothing of
 // it can be sent, and more than one where it is over MaxMessage.
 func appendReport(list [][]byte, r gateway.Record, lateTS string) ([][]byte, error) {

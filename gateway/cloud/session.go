@@ -128,6 +128,15 @@ func orDefault[T comparable](v, otherwise T) T {
 	return v
 }
 
+// Follow makes the session the one after another of the same user, which has
+// ended and that nobody publishes on any more: an answer to what that has sent
+// is not taken for one to the first message of this.
+func (s *Session) Follow(old *Session) {
+	for kind, n := range s.lanes {
+		n.follow(old.lanes[kind])
+	}
+}
+
 // Run keeps the session connected until ctx ends; then it says goodbye, which
 // takes less than 300 ms.
 func (s *Session) Run(ctx context.Context) {

@@ -81,6 +81,9 @@ func (l *loader) checkOwn(d *gateway.Device) {
 	l.retype(path, n, o.changed)
 	if d.Heartbeat != nil {
 		l.checkHeartbeat(n, path+".heartbeat", d.Heartbeat)
+		if slices.ContainsFunc(d.Points, func(p *gateway.Point) bool { return p.Locked && p.ID == d.Heartbeat.Point }) {
+			l.fault(path+".heartbeat.point", "take it out of lock, or leave the heartbeat out", "%s is under lock: nothing writes it", quote(d.Heartbeat.Point))
+		}
 	}
 	if strings.ContainsFunc(d.Prefix, func(r rune) bool { return r >= 128 || !cloudName.MatchString(string(r)) }) {
 		l.fault(path+".prefix", suggestName(d.Prefix), "prefix %s has more than letters, digits, _ and -", quote(d.Prefix))

@@ -22,35 +22,33 @@ var kinds = map[string]string{
 	".webmanifest": "application/manifest+json", ".txt": "text/plain; charset=utf-8",
 }
 
-// assetServer serves the files of assets.
+// assetServer serves the files of assets. They stay in the program file, whose
+// pages the system takes back.
 func assetServer() http.Handler {
-	type file struct {
-		content []byte
-		tag     string
-	}
-	files := make(map[string]file)
+	tags := make(map[string]string)
 	_ = fs.WalkDir(assets, "assets", func(name string, entry fs.DirEntry, err error) error { // an embedded file can be read
 		if err == nil && !entry.IsDir() {
 			content, _ := assets.ReadFile(name)
 			sum := sha256.Sum256(content)
-			files["/"+name] = file{content, `"` + hex.EncodeToString(sum[:8]) + `"`}
+			tags["/"+name] = `"` + hex.EncodeToString(sum[:8]) + `"`
 		}
 		return err
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f, ok := files[r.URL.Path]
+		tag, ok := tags[r.URL.Path]
 		if !ok {
 			refuse(http.StatusNotFound, "there is no "+r.URL.Path).ServeHTTP(w, r)
 			return
 		}
 		w.Header().Set("Content-Type", kinds[path.Ext(r.URL.Path)])
 		w.Header().Set("Cache-Control", "no-cache") // asked for with its tag each time: an update shows at once
-		w.Header().Set("ETag", f.tag)
-		if strings.Contains(r.Header.Get("If-None-Match"), f.tag) {
+		w.Header().Set("ETag", tag)
+		if strings.Contains(r.Header.Get("If-None-Match"), tag) {
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
-		_, _ = w.Write(f.content) // nobody is left to hear of an error
+		content, _ := assets.ReadFile(strings.TrimPrefix(r.URL.Path, "/"))
+		_, _ = w.Write(content) // nobody is left to hear of an error
 	})
 }
 

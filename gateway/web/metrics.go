@@ -30,7 +30,7 @@ var (
 
 	busUp       = desc("bus_up", "Whether the bus answers.", "bus", "type")
 	busRequests = desc("bus_requests_total", "Requests sent to the field.", "bus")
-	busValues   = desc("bus_values_total", "Values that requests asked for.", "bus")
+	busValues   = desc("bus_values_total", "Values that requests asked for, or devices told by themselves.", "bus")
 	busBusy     = desc("bus_busy_seconds_total", "Time spent in requests; its rate is the utilisation of the bus.", "bus")
 	busOverruns = desc("bus_overruns_total", "Polls skipped because the bus was late.", "bus")
 
@@ -56,6 +56,7 @@ var (
 	bufferAcked       = desc("buffer_acknowledged_records_total", "Records that left the buffer because the cloud confirmed them.")
 	bufferDropped     = desc("buffer_dropped_records_total", "Records that were lost, by cause.", "cause")
 	bufferQuarantined = desc("buffer_quarantined_records_total", "Records put aside because the cloud refused them.")
+	bufferEvicted     = desc("buffer_quarantine_lost_records_total", "Records put aside that made room for newer ones.")
 	bufferCommits     = desc("buffer_commits_total", "Transactions written to the disk.")
 	bufferFailures    = desc("buffer_commit_failures_total", "Transactions that failed.")
 	bufferFailing     = desc("buffer_failing", "Whether the disk can't be written now.")
@@ -119,6 +120,7 @@ func (s *Server) collectBuffer(send sendMetric, snap *gateway.Snapshot) {
 		send(bufferDropped, prometheus.CounterValue, float64(n), cause)
 	}
 	send(bufferQuarantined, prometheus.CounterValue, float64(b.Quarantined))
+	send(bufferEvicted, prometheus.CounterValue, float64(b.Evicted))
 	send(bufferCommits, prometheus.CounterValue, float64(b.Commits))
 	send(bufferFailures, prometheus.CounterValue, float64(b.Failures))
 	send(bufferFailing, prometheus.GaugeValue, truth(!b.FailingSince.IsZero()))

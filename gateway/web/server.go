@@ -188,9 +188,14 @@ type Hello struct {
 	Site    string `json:"site"`
 	Version string `json:"version"`
 	PID     int    `json:"pid"`
-	Buffer  string `json:"buffer"` // path of its file
+	Buffer  string `json:"buffer"`            // path of its file
+	Refusal string `json:"refusal,omitempty"` // why no stream can be opened now: a page does not see what a stream was refused with
 }
 
 func (s *Server) hello(*http.Request) (any, error) {
-	return Hello{Site: s.Site.Name, Version: s.Version, PID: os.Getpid(), Buffer: s.Site.Buffer.Path}, nil
+	h := Hello{Site: s.Site.Name, Version: s.Version, PID: os.Getpid(), Buffer: s.Site.Buffer.Path}
+	if len(s.streams) == cap(s.streams) {
+		h.Refusal = tooMany
+	}
+	return h, nil
 }

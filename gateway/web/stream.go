@@ -15,6 +15,8 @@ const (
 	streamEvery  = time.Second
 	mostStreams  = 16
 	writeTimeout = 10 * time.Second
+
+	tooMany = "the page is open in too many windows"
 )
 
 // stream sends what changes, as server-sent events: "hello" with what the site
@@ -31,7 +33,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	case s.streams <- struct{}{}:
 		defer func() { <-s.streams }()
 	default:
-		refuse(http.StatusServiceUnavailable, "the page is open in too many windows").ServeHTTP(w, r)
+		refuse(http.StatusServiceUnavailable, tooMany).ServeHTTP(w, r)
 		return
 	}
 	w.Header().Set("Content-Type", "text/event-stream")

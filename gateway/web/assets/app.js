@@ -37,10 +37,10 @@ function App() {
   const [, , Screen] = screens.find(([path]) => path === at.path) || screens[0];
   useEffect(() => wants(at.path === 'points'), [at.path]);
   if (s.phase === 'login') return html`<${Login} />`;
-  if (!s.status) return html`<${Boot} phase=${s.phase} />`;
+  if (!s.status) return html`<${Boot} s=${s} />`;
   return html`<div class=${s.phase === 'lost' ? 'frame stale' : 'frame'}>
     <${Header} s=${s} path=${at.path} />
-    ${s.phase === 'lost' && html`<p class="lost" role="alert"><${Shape} of="bad" /> The gateway has not answered for ${ago(Date.now(), s.lostAt)}. What you see is its last word.</p>`}
+    ${s.phase === 'lost' && html`<p class="lost" role="alert"><${Shape} of="bad" /> ${s.refusal ? `The gateway says: ${s.refusal}.` : `The gateway has not answered for ${ago(Date.now(), s.lostAt)}.`} What you see is its last word.</p>`}
     <${Locks} of=${s.status.locks} />
     <main><${Screen} s=${s} query=${at.query} /></main>
     <nav class="bar" aria-label="Screens">${screens.map(([path, name]) => html`<a href=${'#/' + path} aria-current=${path === at.path ? 'page' : null}><${Icon} of=${path} />${name}</a>`)}</nav>
@@ -68,8 +68,10 @@ function Locks({ of }) {
     <small>since ${clock(l.since, true)}, by ${l.who}. “sluice unlock${l.device ? ' ' + l.device : ''}” ends it.</small></span></p>`);
 }
 
-function Boot({ phase }) {
-  return html`<div class="boot">${phase === 'lost'
+function Boot({ s }) {
+  return html`<div class="boot">${s.refusal
+    ? html`<${Shape} of="warn" /><p>The gateway says: ${s.refusal}.</p><p>Close one of them: this page tries again by itself.</p>`
+    : s.phase === 'lost'
     ? html`<${Shape} of="bad" /><p>The gateway does not answer. This page tries again by itself.</p>`
     : html`<span class="pulse"></span><p>Asking the gateway …</p>`}</div>`;
 }

@@ -4,6 +4,7 @@ import { useState, useEffect, setZone, api } from './ui.js';
 export const state = {
   phase: 'loading', // loading, live, lost, login
   lostAt: 0,
+  refusal: '', // why the gateway, which answers, keeps no stream open for us
   status: null, writeTest: false, history: 0,
   points: [], // { device, name, …, value, quality, reason, time, hay }
   time: 0, // of the gateway
@@ -45,6 +46,7 @@ export function wants(points) {
 
 export function connect() {
   close();
+  if (document.hidden) return; // until somebody looks
   source = new EventSource('/api/stream' + (wantPoints ? '?points=1' : ''));
   source.addEventListener('hello', (e) => hello(JSON.parse(e.data)));
   source.addEventListener('tick', (e) => tick(JSON.parse(e.data)));
@@ -61,14 +63,16 @@ async function lost() {
   close();
   if (state.phase === 'live') Object.assign(state, { phase: 'lost', lostAt: Date.now() });
   try {
-    await api('/api/hello');
+    state.refusal = (await api('/api/hello')).refusal || '';
   } catch (error) {
+    state.refusal = '';
     if (error.status === 401) {
       state.phase = 'login';
       return tell();
     }
     if (state.phase === 'loading') Object.assign(state, { phase: 'lost', lostAt: Date.now() });
   }
+  if (source) return; // another screen has asked anew meanwhile
   tell();
   retry = setTimeout(connect, 2000);
 }
