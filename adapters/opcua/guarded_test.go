@@ -327,7 +327,7 @@ func openGuarded(t *testing.T, server *guarded, lifetime time.Duration) (gateway
 	bus.Security, bus.Trust = "", "first-use"
 	d.Points[0].Type = gateway.Int32
 	log := &lockedLog{}
-	a, err := opcua.New(gateway.Env{Log: slog.New(slog.NewTextHandler(log, nil)), Dir: t.TempDir()}, bus, []*gateway.Device{d})
+	a, err := opcua.New(gateway.Env{Log: slog.New(slog.NewTextHandler(log, nil)), Dir: ownCertificate(t)}, bus, []*gateway.Device{d})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -106,19 +106,3 @@ func TestPeerLoginsOnAnOpenChannel(t *testing.T) {
 		t.Error("the password was sent in clear")
 	}
 }
-
-// A server that has deadbands leaves out what is within.
-func TestPeerHasDeadbands(t *testing.T) {
-	t.Parallel()
-	server := startPeer(t, "--counters", "1", "--every", "50")
-	w := watchSite(t, strings.Replace(faultSite(1), "type: uint32 }", "type: uint32, scale: 0.1, deadband: 0.5 }", 1), server.endpoint)
-	if !eventually(func() bool { return len(w.of("c0")) >= 4 }) {
-		t.Fatalf("%d values", len(w.of("c0")))
-	}
-	all := w.of("c0")
-	for i, x := range all[1:] {
-		if step := x.Value.Float() - all[i].Value.Float(); step < 0.5-1e-9 {
-			t.Errorf("after %v comes %v", all[i].Value, x.Value)
-		}
-	}
-}

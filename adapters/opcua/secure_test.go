@@ -230,27 +230,20 @@ func TestCertificatesThatEnd(t *testing.T) {
 // next one is refused, and so is another certificate, until it is trusted.
 func TestACertificateThatEndsOrChangesWhileASessionIsUp(t *testing.T) {
 	t.Parallel()
-	var g *gate
-	var p *proxy
-	var adapter gateway.Adapter
-	var points []*gateway.Point
-	var session gateway.Session
-	var ending *serverCert
-	var ends time.Time
-	for left := 2 * time.Second; ; left *= 2 { // longer on a busy machine
-		ends = time.Now().Add(left).Truncate(time.Second)
+	ends := time.Now().Add(3 * time.Second).Truncate(time.Second)
+	ending, changed := makeCert(t, ends), makeCert(t, time.Now().AddDate(1, 0, 0))
+	address := func(cert *serverCert) string { return strings.TrimPrefix((&guarded{cert: cert}).start(t), "opc.tcp://") }
+	p := startProxy(t, address(ending))
+	g := &gate{bus: gateway.Bus{Name: "plc", Type: "opcua", Endpoint: p.endpoint(), Trust: "first-use", Timeout: 5 * time.Second, SessionTimeout: 1500 * time.Millisecond}, node: "ns=0;i=7777", any: true, dir: ownCertificate(t)}
+	adapter, points := g.adapter(t)
+	session, err := adapter.Open(t.Context())
+	for ; err != nil && strings.Contains(err.Error(), "ended on"); session, err = adapter.Open(t.Context()) { // a busy machine
+		ends = time.Now().Add(20 * time.Second).Truncate(time.Second)
 		ending = makeCert(t, ends)
-		s := startVault(t, serverOptions{cert: ending})
-		p = startProxy(t, s.address())
-		g = newGate(t, s, "auto")
-		g.bus.Endpoint, g.bus.SessionTimeout = p.endpoint(), 1500*time.Millisecond
-		adapter, points = g.adapter(t)
-		var err error
-		if session, err = adapter.Open(t.Context()); err == nil {
-			break
-		} else if !strings.Contains(err.Error(), "ended on") {
-			t.Fatal(err)
-		}
+		p.to(address(ending))
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if session != nil {
@@ -277,9 +270,7 @@ func TestACertificateThatEndsOrChangesWhileASessionIsUp(t *testing.T) {
 	if err := again(); err == nil || !strings.Contains(err.Error(), "ended on "+ends.UTC().Format(time.DateOnly)) {
 		t.Fatalf("a certificate that has ended: %v", err)
 	}
-	changed := makeCert(t, time.Now().AddDate(1, 0, 0))
-	p.to(startVault(t, serverOptions{cert: changed}).address())
-	var err error
+	p.to(address(changed))
 	if session, err = adapter.Open(t.Context()); err == nil || !strings.Contains(err.Error(), sum(ending.der)) || !strings.Contains(err.Error(), sum(changed.der)) {
 		t.Fatalf("another certificate: %v", err)
 	}
@@ -432,6 +423,20 @@ func TestKeysAreRenewed(t *testing.T) {
 	}
 }
 
+// ownCertificate is a folder with a certificate of ours, which takes its time to
+// make.
+func ownCertificate(t *testing.T) string {
+	t.Helper()
+	g := &gate{dir: t.TempDir()}
+	cert := makeCert(t, time.Now().AddDate(1, 0, 0))
+	if err := os.MkdirAll(filepath.Join(g.dir, "opcua"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	g.replace(t, "gateway.der", cert.der)
+	g.replace(t, "gateway.key", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(cert.key)}))
+	return g.dir
+}
+
 // replace puts another file in the place of one of the gateway's own.
 func (g *gate) replace(t *testing.T, name string, content []byte) {
 	t.Helper()
@@ -447,12 +452,10 @@ func TestAPairThatWasTornIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	s := usualVault(t)
 	g := newGate(t, s, "auto")
-	if err := g.open(t); err != nil {
-		t.Fatal(err)
-	}
+	g.dir = ownCertificate(t)
 	path := filepath.Join(g.dir, "opcua", "gateway.der")
 	before, _ := os.ReadFile(path)
-	key := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(usualKey())})
+	key := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(newKey())})
 	g.replace(t, "gateway.key", key)
 	if err := g.open(t); err != nil {
 		t.Fatal(err)
@@ -487,11 +490,8 @@ func TestAnIssuedCertificateIsNotReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(filepath.Join(g.dir, "opcua"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	g.dir = ownCertificate(t) // of the same key
 	g.replace(t, "gateway.der", der)
-	g.replace(t, "gateway.key", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(usualKey())}))
 	if err := g.open(t); err != nil {
 		t.Fatal(err)
 	}
