@@ -232,7 +232,9 @@ func TestACertificateThatEndsOrChangesWhileASessionIsUp(t *testing.T) {
 	t.Parallel()
 	ends := time.Now().Add(3 * time.Second).Truncate(time.Second)
 	ending, changed := makeCert(t, ends), makeCert(t, time.Now().AddDate(1, 0, 0))
-	address := func(cert *serverCert) string { return strings.TrimPrefix((&guarded{cert: cert}).start(t), "opc.tcp://") }
+	address := func(cert *serverCert) string {
+		return strings.TrimPrefix((&guarded{cert: cert}).start(t), "opc.tcp://")
+	}
 	p := startProxy(t, address(ending))
 	g := &gate{bus: gateway.Bus{Name: "plc", Type: "opcua", Endpoint: p.endpoint(), Trust: "first-use", Timeout: 5 * time.Second, SessionTimeout: 1500 * time.Millisecond}, node: "ns=0;i=7777", any: true, dir: ownCertificate(t)}
 	adapter, points := g.adapter(t)
