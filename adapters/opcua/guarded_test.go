@@ -218,7 +218,9 @@ func (g *guard) chunks(kind string, request any, r ua.Response) [][]byte {
 
 // chunk makes one chunk.
 func (g *guard) chunk(kind string, part []byte) []byte {
-	g.number++
+	if g.number++; g.number == math.MaxUint32 {
+		g.number = 1
+	}
 	rest := bytes.Join([][]byte{le(g.number), le(g.request), part}, nil)
 	head := append(append([]byte(kind), le(0)...), le(1)...)
 	var chunk []byte
