@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -26,6 +27,7 @@ type alarm struct {
 const (
 	alarmBucket = "opcua_alarms"
 	mostAlarms  = 10000 // that are remembered
+	mostText    = 1000  // bytes of each of their texts
 )
 
 // loadAlarms reads what was on when the gateway ran last.
@@ -70,11 +72,11 @@ func (it *eventItem) key(condition string) string {
 func (e *engine) worthTelling(it *eventItem, condition string, eventID []byte, event *gateway.FieldEvent) bool {
 	enough := event.Severity >= it.event.OPCUA.Severity
 	if condition == "" || event.Active.Kind() == gateway.None {
-		return enough && !it.refreshing
+		return enough && (condition == "" || !it.refreshing)
 	}
 	key, active := it.key(condition), event.Active.Bool()
 	was, on := e.alarms[key]
-	if it.refreshing {
+	if it.refreshing && on {
 		it.seen[key] = true
 	}
 	switch {
@@ -84,10 +86,20 @@ func (e *engine) worthTelling(it *eventItem, condition string, eventID []byte, e
 		return false
 	case !enough && active:
 		return false
-	case active && len(e.alarms) < mostAlarms:
+	case active && !on && len(e.alarms) >= mostAlarms: // it could not be told to be off
+		if !e.watch.untold {
+			e.watch.untold = true
+			e.env.Log.Warn("too many alarms are on: the others are told when some are off", "most", mostAlarms)
+		}
+		return false
+	case active:
 		e.alarms[key] = alarm{EventID: eventID, Source: event.Source, Message: event.Message, Severity: event.Severity}
+		if it.refreshing {
+			it.seen[key] = true
+		}
 	default:
 		delete(e.alarms, key)
+		delete(it.seen, key)
 	}
 	e.alarmsChanged = true
 	return true
@@ -109,10 +121,10 @@ func (e *engine) refreshes(it *eventItem, kind uint32) (gone []gateway.FieldEven
 		}
 		it.refreshing, it.seen = false, nil
 	case id.RefreshRequiredEventType:
-		e.askConditions = true
+		e.watch.askConditions = true
 	case id.EventQueueOverflowEventType:
 		e.env.Log.Warn("the server's queue of events has overflowed: some are lost", "device", it.device.Name, "event", it.event.ID)
-		e.askConditions = true
+		e.watch.askConditions = true
 	}
 	return gone
 }
@@ -121,17 +133,17 @@ func (e *engine) refreshes(it *eventItem, kind uint32) (gone []gateway.FieldEven
 // that an alarm that was on before the subscription is told. A server without
 // alarms refuses.
 func (e *engine) refreshConditions(ctx context.Context) error {
-	if !e.askConditions {
+	if !e.watch.askConditions {
 		return nil
 	}
-	e.askConditions = false
 	answer, err := ask[ua.CallResponse](ctx, e.session, &ua.CallRequest{MethodsToCall: []*ua.CallMethodRequest{{
 		ObjectID: ua.NewNumericNodeID(0, id.ConditionType), MethodID: ua.NewNumericNodeID(0, id.ConditionType_ConditionRefresh),
 		InputArguments: []*ua.Variant{ua.MustVariant(e.watch.id)},
 	}}})
-	if err != nil && !refused(err) {
+	if err != nil && !refused(err) && !errors.Is(err, errSilent) {
 		return fmt.Errorf("ask for the alarms that are on: %w", words(err))
 	}
+	e.watch.askConditions = false
 	if err == nil && len(answer.Results) == 1 && answer.Results[0].StatusCode>>30 >= 2 {
 		err = answer.Results[0].StatusCode
 	}

@@ -33,7 +33,7 @@ type channel struct {
 	lifetime time.Duration     // of a token, that is asked for
 	most     capacity
 
-	sending sync.Mutex // over the numbers of chunks, which are in the order of the wire
+	sending chan struct{} // taken over the numbers of chunks, which are in the order of the wire
 	number  uint32
 	request uint32
 
@@ -42,9 +42,10 @@ type channel struct {
 	tokens  []*token // the newest last
 	opening *opening
 	waiting map[uint32]*waiting
-	held    int // bytes in waiting
-	heard   uint32
-	why     error // of done
+	held    int    // bytes in waiting
+	heard   uint32 // number of the last chunk
+	hears   bool   // there was one
+	why     error  // of done
 
 	done       chan struct{}
 	background sync.WaitGroup
@@ -58,6 +59,7 @@ type token struct {
 	id uint32
 	protection
 	lifetime time.Duration
+	until    time.Time // that the server may still use them
 }
 
 // opening is a request for a token.
@@ -101,7 +103,7 @@ func openChannel(ctx context.Context, endpoint string, c *channel) (*channel, er
 		c.conn.Close()
 		return nil, cmp.Or(ctx.Err(), err)
 	}
-	c.waiting, c.done = make(map[uint32]*waiting), make(chan struct{})
+	c.waiting, c.done, c.sending = make(map[uint32]*waiting), make(chan struct{}), make(chan struct{}, 1)
 	c.background.Go(func() { c.end(c.receive(reader)) })
 	if err := c.renew(ctx, ua.SecurityTokenRequestTypeIssue); err != nil {
 		c.close()
@@ -156,7 +158,7 @@ func readChunk(reader io.Reader, buffer []byte) ([]byte, error) {
 	}
 	chunk := buffer[:size]
 	if string(chunk[:3]) == "ERR" && size >= 12 {
-		return nil, ua.StatusCode(binary.LittleEndian.Uint32(chunk[8:]))
+		return nil, fmt.Errorf("the server ended the connection: %s", statusName(ua.StatusCode(binary.LittleEndian.Uint32(chunk[8:]))))
 	}
 	return chunk, nil
 }
@@ -187,8 +189,10 @@ func (c *channel) renew(ctx context.Context, kind ua.SecurityTokenRequestType) e
 	if err != nil {
 		return err
 	}
-	c.sending.Lock()
-	defer c.sending.Unlock()
+	if err := c.hold(ctx); err != nil {
+		return err
+	}
+	defer c.release()
 	w, id := c.expect(&opening{nonce: nonce, protection: asymmetric})
 	head := ua.NewBuffer([]byte("OPNF\x00\x00\x00\x00"))
 	head.WriteUint32(c.id)
@@ -207,11 +211,26 @@ func (c *channel) renew(ctx context.Context, kind ua.SecurityTokenRequestType) e
 	return err
 }
 
+// hold waits until nothing else is sent; release lets others send.
+func (c *channel) hold(ctx context.Context) error {
+	select {
+	case c.sending <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *channel) release() { <-c.sending }
+
+// fastestRenewal is how soon keys are renewed, however short their time is.
+const fastestRenewal = 500 * time.Millisecond
+
 // renewals renews the keys when three quarters of their time are over.
 func (c *channel) renewals() {
 	for {
 		c.mutex.Lock()
-		every := c.tokens[len(c.tokens)-1].lifetime * 3 / 4
+		every := max(c.tokens[len(c.tokens)-1].lifetime*3/4, fastestRenewal)
 		c.mutex.Unlock()
 		select {
 		case <-c.done:
@@ -222,7 +241,7 @@ func (c *channel) renewals() {
 		err := c.renew(ctx, ua.SecurityTokenRequestTypeRenew)
 		cancel()
 		if err != nil {
-			c.end(fmt.Errorf("renew the channel's keys: %w", err))
+			c.end(fmt.Errorf("renew the channel's keys: %w", words(err)))
 			return
 		}
 	}
@@ -278,8 +297,10 @@ func (c *channel) send(ctx context.Context, session *ua.NodeID, request ua.Reque
 }
 
 func (c *channel) post(ctx context.Context, body []byte) (*waiting, uint32, error) {
-	c.sending.Lock()
-	defer c.sending.Unlock()
+	if err := c.hold(ctx); err != nil {
+		return nil, 0, err
+	}
+	defer c.release()
 	c.mutex.Lock()
 	key, channel := c.tokens[len(c.tokens)-1], c.id
 	c.mutex.Unlock()
@@ -321,9 +342,8 @@ func (c *channel) write(ctx context.Context, p protection, head []byte, request 
 			_, err = c.conn.Write(chunk)
 		}
 		if err != nil {
-			c.end(err) // half a message may be out
 			c.forget(request)
-			return err
+			return c.end(err) // half a message may be out
 		}
 	}
 	return nil
@@ -397,10 +417,11 @@ func (c *channel) take(chunk []byte) (err error) {
 		return err
 	}
 	number, request := binary.LittleEndian.Uint32(rest), binary.LittleEndian.Uint32(rest[4:])
-	if c.secured() && c.heard != 0 && !after(number, c.heard) {
-		return errors.New("a message of the server came again")
+	again := c.heard > math.MaxUint32-1024 && number < 1024 // Part 6, 6.7.2.4: the numbers begin again
+	if c.secured() && c.hears && number != c.heard+1 && !again {
+		return errors.New("a message of the server is missing, or came again")
 	}
-	c.heard = number
+	c.heard, c.hears = number, true
 	return c.gather(chunk[3], string(chunk[:3]) == "OPN", request, rest[sequenceHeader:])
 }
 
@@ -424,17 +445,17 @@ func (c *channel) gather(kind byte, opens bool, request uint32, part []byte) err
 	c.mutex.Unlock()
 	switch {
 	case kind == 'A' && len(part) >= 4:
-		c.give(request, nil, ua.StatusCode(binary.LittleEndian.Uint32(part)))
+		c.give(request, nil, fmt.Errorf("%w: it was broken off: %s", errUnreadable, statusName(ua.StatusCode(binary.LittleEndian.Uint32(part)))))
 		return nil
 	case !fits:
-		c.give(request, nil, errTooLarge)
+		c.give(request, nil, fmt.Errorf("%w: it has more than %d MiB", errUnreadable, largestMessage>>20))
 		return nil
 	case kind == 'C':
 		return nil
 	}
 	response, err := decodeAnswer(w.body)
 	if err == nil {
-		if result := response.Header().ServiceResult; result>>30 != 0 {
+		if result := response.Header().ServiceResult; result>>30 >= 2 {
 			err = result
 		}
 	}
@@ -462,7 +483,7 @@ func (c *channel) unlock(chunk []byte) ([]byte, error) {
 	c.mutex.Lock()
 	var key *token
 	for _, t := range c.tokens {
-		if t.id == used {
+		if t.id == used && time.Now().Before(t.until) {
 			key = t
 		}
 	}
@@ -507,6 +528,10 @@ func (c *channel) unlockOpening(chunk []byte) ([]byte, error) {
 	return o.unseal(chunk, len(chunk)-len(b.rest))
 }
 
+// oldKeys is how long keys are good after their time, at least: Part 6, 6.7.4,
+// gives them a quarter of it, which is short where that is.
+const oldKeys = 10 * time.Second
+
 // adopt takes over new keys. A server uses older ones until it hears from us
 // with the new, so some of them are kept.
 func (c *channel) adopt(response ua.Response) error {
@@ -529,14 +554,15 @@ func (c *channel) adopt(response ua.Response) error {
 	if lifetime <= 0 || lifetime > c.lifetime {
 		lifetime = c.lifetime
 	}
-	key := &token{id: r.SecurityToken.TokenID, protection: protection{symmetric, c.secured(), c.mode == ua.MessageSecurityModeSignAndEncrypt}, lifetime: lifetime}
+	key := &token{id: r.SecurityToken.TokenID, protection: protection{symmetric, c.secured(), c.mode == ua.MessageSecurityModeSignAndEncrypt}, lifetime: lifetime, until: time.Now().Add(lifetime + max(lifetime/4, oldKeys))}
 	c.id = r.SecurityToken.ChannelID
 	c.tokens = append(c.tokens[max(0, len(c.tokens)-3):], key)
 	return nil
 }
 
-// end notes why the channel is over, and lets go of all who wait.
-func (c *channel) end(err error) {
+// end notes why the channel is over, and lets go of all who wait. It gives what
+// was noted first.
+func (c *channel) end(err error) error {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	if c.why == nil {
@@ -544,6 +570,7 @@ func (c *channel) end(err error) {
 		close(c.done)
 	}
 	c.conn.Close()
+	return c.why
 }
 
 // close says goodbye where that is possible, and waits for the end.
@@ -561,10 +588,15 @@ func (c *channel) close() {
 
 func (c *channel) goodbye(ctx context.Context) {
 	body, err := encodeRequest(ctx, nil, &ua.CloseSecureChannelRequest{})
-	if err != nil || !c.sending.TryLock() {
+	if err != nil {
 		return
 	}
-	defer c.sending.Unlock()
+	select {
+	case c.sending <- struct{}{}:
+		defer c.release()
+	default:
+		return
+	}
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	if len(c.tokens) == 0 {

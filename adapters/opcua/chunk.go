@@ -19,7 +19,7 @@ const (
 
 var (
 	errUnverified = errors.New("a message is not signed by the server")
-	errTooLarge   = errors.New("message too large")
+	errTooLarge   = errors.New("the request is larger than the server takes")
 )
 
 // protection is how chunks are signed and encrypted.

@@ -29,8 +29,10 @@ const (
 type ticket struct {
 	door        *door
 	token       *ua.NodeID
-	certificate []byte // the server's
-	nonce       []byte // the server's last
+	certificate []byte        // the server's
+	nonce       []byte        // the server's last
+	timeout     time.Duration // without a request, until the server ends the session
+	unanswered  bool          // shown once, without any answer
 }
 
 // connect finds out how the server wants to be spoken to, and opens channel and
@@ -90,6 +92,7 @@ func (a *Adapter) secureChannel(ctx context.Context, d *door) (*channel, error) 
 	if err != nil {
 		return nil, err
 	}
+	a.warnOfEnd("the gateway", own.cert, time.Now())
 	c, err := openChannel(ctx, a.bus.Endpoint, &channel{policy: d.endpoint.SecurityPolicyURI, mode: d.endpoint.SecurityMode, own: own, server: cert, lifetime: a.lifetime})
 	if err != nil {
 		return nil, fmt.Errorf("open a channel with %s: %w; where the server does not know the gateway, let it trust %s (%s)",
@@ -105,15 +108,16 @@ func (a *Adapter) secureChannel(ctx context.Context, d *door) (*channel, error) 
 // openSession makes a session on a channel and says who we are. The session of
 // the last connection goes first: what its subscription gathered is in it.
 func (a *Adapter) openSession(ctx context.Context, c *channel, d *door) (*session, error) {
-	if a.watch != nil && a.watch.ticket != nil {
+	if a.watch != nil && a.watch.ticket != nil && sameSecurity(a.watch.ticket.door, d) {
 		t := a.watch.ticket
 		t.door = d
 		err := a.activate(ctx, c, t)
 		var code ua.StatusCode
-		if err != nil && !errors.As(err, &code) {
+		if err != nil && !errors.As(err, &code) && !t.unanswered {
+			t.unanswered = true
 			return nil, fmt.Errorf("go on with the session: %w", words(err))
 		}
-		a.watch.ticket = nil
+		a.watch.ticket, t.unanswered = nil, false
 		if err == nil {
 			s := newSession(a, c, t)
 			s.resumed = true
@@ -157,8 +161,15 @@ func (a *Adapter) createSession(ctx context.Context, c *channel, d *door) (*tick
 		if asymmetric.algorithm.VerifySignature(slices.Concat(c.own.cert.Raw, nonce), answer.ServerSignature.Signature) != nil {
 			return nil, errors.New("the server's signature is wrong")
 		}
+		if best, _ := a.best(answer.ServerEndpoints); best != nil && a.isStronger(best, d) {
+			return nil, fmt.Errorf("the server offers %s, and said unsigned that it does not: somebody may stand in between", best)
+		}
 	}
-	return &ticket{door: d, token: answer.AuthenticationToken, certificate: answer.ServerCertificate, nonce: answer.ServerNonce}, nil
+	timeout := a.sessionTimeout()
+	if revised := answer.RevisedSessionTimeout; revised > 0 && revised < milliseconds(timeout) {
+		timeout = max(time.Duration(revised)*time.Millisecond, shortestTimeout)
+	}
+	return &ticket{door: d, token: answer.AuthenticationToken, certificate: answer.ServerCertificate, nonce: answer.ServerNonce, timeout: timeout}, nil
 }
 
 // activate shows a ticket on a channel, and who the user is.
@@ -285,7 +296,10 @@ func (a *Adapter) userCertificate() (*x509.Certificate, *rsa.PrivateKey, error) 
 	return cert, key, nil
 }
 
-const defaultSessionTimeout = time.Minute
+const (
+	defaultSessionTimeout = time.Minute
+	shortestTimeout       = time.Second // however short a server makes it
+)
 
 func (a *Adapter) sessionTimeout() time.Duration {
 	if a.bus.SessionTimeout > 0 {

@@ -27,12 +27,13 @@ type engine struct {
 	refresh    bool                               // every point is to be read, once the server has caught up
 	retryAt    time.Time
 
-	askConditions bool // the server is to go over all its conditions
 	alarmsChanged bool // since they were kept
 }
 
-// outstanding is how many Publish requests the server holds.
-const outstanding = 3
+const (
+	outstanding = 3    // Publish requests that the server holds
+	mostMissing = 1000 // messages in a row that are asked for again
+)
 
 // published is the outcome of a Publish request.
 type published struct {
@@ -66,7 +67,8 @@ func (e *engine) run(ctx context.Context) error {
 // begin goes on with the subscription of the last session, or makes a new one.
 func (e *engine) begin(ctx context.Context) error {
 	w := e.watch
-	if w.id == 0 {
+	if !w.complete {
+		e.drop(ctx)
 		return e.create(ctx)
 	}
 	kept, err := e.takeOver(ctx)
@@ -84,9 +86,6 @@ func (e *engine) begin(ctx context.Context) error {
 			it.why = "" // say it again: to the framework all points are bad
 			e.refuse(it, "not watched yet")
 		}
-	}
-	for _, it := range e.session.events {
-		it.id = 1 // the subscription has them
 	}
 	e.refresh = true
 	e.say()
@@ -109,6 +108,7 @@ func (e *engine) takeOver(ctx context.Context) (kept bool, err error) {
 		err := e.republish(ctx, next(e.watch.last))
 		switch {
 		case err == nil:
+			e.say()
 			continue
 		case errors.Is(err, ua.StatusBadMessageNotAvailable):
 			e.say()
@@ -233,7 +233,13 @@ func (e *engine) arrange(ctx context.Context, answer *ua.PublishResponse, acks *
 	}
 	missing := len(e.waiting) >= outstanding || len(m.NotificationData) == 0 && after(expected, next(e.watch.last))
 	for ; missing && after(expected, next(e.watch.last)); missing = len(e.waiting) > 0 {
-		if err := e.recover(ctx); err != nil {
+		there := expected
+		for number := range e.waiting {
+			if after(there, number) {
+				there = number
+			}
+		}
+		if err := e.recover(ctx, there); err != nil {
 			return err
 		}
 	}
@@ -262,19 +268,30 @@ func (e *engine) inOrder() error {
 	}
 }
 
-// recover asks for the next message, which did not arrive. Where the server
-// does not have it any more, its values are lost, and all points are read.
-func (e *engine) recover(ctx context.Context) error {
-	number := next(e.watch.last)
-	err := e.republish(ctx, number)
-	switch {
-	case err == nil:
-	case refused(err):
-		e.env.Log.Warn("a message of the server is lost: all points are read", "number", number, "error", words(err))
-		e.watch.last = number
-		e.refresh, e.askConditions = true, len(e.session.events) > 0
-	default:
-		return fmt.Errorf("ask for a lost message: %w", words(err))
+// recover asks for the messages that did not arrive before one that is there.
+// Where the server does not have them any more, their values are lost, and all
+// points are read.
+func (e *engine) recover(ctx context.Context, there uint32) error {
+	first, lost := next(e.watch.last), uint32(0)
+	if lost = there - first; lost <= mostMissing {
+		lost = 0
+		for number := first; after(there, number); number = next(number) {
+			err := e.republish(ctx, number)
+			if err != nil && !refused(err) {
+				return fmt.Errorf("ask for a lost message: %w", words(err))
+			} else if err != nil {
+				lost++
+			}
+			e.say()
+		}
+	}
+	e.watch.last = there - 1
+	if lost > 0 {
+		e.env.Log.Warn("messages of the server are lost: all points are read", "messages", lost, "first", first)
+		e.refresh, e.watch.askConditions = true, len(e.watch.events) > 0
+		for _, it := range e.watch.events {
+			it.refreshing = false // its beginning, or what it told, may be among them
+		}
 	}
 	return e.inOrder()
 }
@@ -323,7 +340,7 @@ func (e *engine) change(c *ua.MonitoredItemNotification, now time.Time) {
 		e.overflowed = true
 		e.env.Log.Warn("the server's queue has overflowed: values of this point, and maybe others, are lost", "device", it.point.Device.Name, "point", it.point.ID)
 	}
-	e.samples = append(e.samples, e.sample(it.node, c.Value, time.Time{}, now))
+	e.samples = append(e.samples, e.sample(it.node, c.Value, time.Time{}, now, e.refresh))
 	if gone[c.Value.Status] && it.why == "" {
 		it.why = statusName(c.Value.Status) // watched anew when the node is back
 	}
@@ -360,9 +377,16 @@ func (e *engine) checkClock(ctx context.Context) error {
 	if c.id == 0 || still <= max(3*e.watch.alive, 5*c.every) {
 		return nil
 	}
-	_, _ = ask[ua.DeleteSubscriptionsResponse](ctx, e.session, &ua.DeleteSubscriptionsRequest{SubscriptionIDs: []uint32{e.watch.id}})
-	e.watch.forget()
+	e.drop(ctx)
 	return fmt.Errorf("no value has come for %s, though the server answers", still.Round(time.Second))
+}
+
+// drop has the server forget the subscription, if it knows it.
+func (e *engine) drop(ctx context.Context) {
+	if e.watch.id != 0 {
+		_, _ = ask[ua.DeleteSubscriptionsResponse](ctx, e.session, &ua.DeleteSubscriptionsRequest{SubscriptionIDs: []uint32{e.watch.id}})
+	}
+	e.watch.forget()
 }
 
 // retry tries again, slowly, what could not be watched.
@@ -434,7 +458,7 @@ func (e *engine) readAgain(ctx context.Context) error {
 	now := time.Now()
 	for i, v := range values {
 		if !e.isNewer(items[i].node, v) {
-			e.samples = append(e.samples, e.sample(items[i].node, v, time.Time{}, now))
+			e.samples = append(e.samples, e.sample(items[i].node, v, time.Time{}, now, false))
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package opcua
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/gopcua/opcua/id"
@@ -13,7 +14,8 @@ import (
 
 var _ gateway.EventSource = (*session)(nil)
 
-// eventItem is an event of the site file that the server tells.
+// eventItem is an event of the site file that the server tells. It outlives
+// sessions with the subscription that it is in.
 type eventItem struct {
 	device *gateway.Device
 	event  *gateway.Event
@@ -68,10 +70,12 @@ func (s *session) TellEvents(devices []*gateway.Device, deliver func([]gateway.F
 	}
 }
 
+func sameEvent(a, b *eventItem) bool { return a.device == b.device && a.event == b.event }
+
 // watchEvents has the server tell the events. One that it does not tell is said
 // in the log, and tried again later.
 func (e *engine) watchEvents(ctx context.Context) error {
-	for i, it := range e.session.events {
+	for i, it := range e.watch.events {
 		if it.id != 0 {
 			continue
 		}
@@ -123,7 +127,7 @@ func (e *engine) watchEvent(ctx context.Context, it *eventItem, handle uint32) (
 		return statusName(results[0].StatusCode), nil
 	}
 	it.id = results[0].MonitoredItemID
-	e.askConditions = true
+	e.watch.askConditions = true
 	return "", nil
 }
 
@@ -140,10 +144,10 @@ func field(typ uint32, path ...string) *ua.SimpleAttributeOperand {
 func (e *engine) occur(list *ua.EventNotificationList) {
 	var told []gateway.FieldEvent
 	for _, fields := range list.Events {
-		if fields == nil || fields.ClientHandle < eventHandles || int(fields.ClientHandle-eventHandles) >= len(e.session.events) {
+		if fields == nil || fields.ClientHandle < eventHandles || int(fields.ClientHandle-eventHandles) >= len(e.watch.events) {
 			continue
 		}
-		it := e.session.events[fields.ClientHandle-eventHandles]
+		it := e.watch.events[fields.ClientHandle-eventHandles]
 		if kind, ok := fieldOf(fields.EventFields, fieldType).(*ua.NodeID); ok && kind.Namespace() == 0 && ofTheServer[kind.IntID()] {
 			told = append(told, e.refreshes(it, kind.IntID())...)
 			continue
@@ -153,6 +157,9 @@ func (e *engine) occur(list *ua.EventNotificationList) {
 			condition = node.String()
 		}
 		eventID, _ := fieldOf(fields.EventFields, fieldEventID).([]byte)
+		if len(condition)+len(eventID) > mostText {
+			condition = "" // too long a name to remember
+		}
 		if event := eventOf(it, fields.EventFields); e.worthTelling(it, condition, eventID, &event) {
 			told = append(told, event)
 		}
@@ -163,6 +170,9 @@ func (e *engine) occur(list *ua.EventNotificationList) {
 	if e.alarmsChanged {
 		e.alarmsChanged = false
 		e.saveAlarms()
+		if e.watch.untold && len(e.alarms) < mostAlarms*9/10 {
+			e.watch.untold, e.watch.askConditions = false, true
+		}
 	}
 }
 
@@ -182,9 +192,11 @@ func eventOf(it *eventItem, fields []*ua.Variant) gateway.FieldEvent {
 		event.Time = t
 	}
 	if text, ok := fieldOf(fields, fieldMessage).(*ua.LocalizedText); ok {
-		event.Message = text.Text
+		event.Message = clip(text.Text)
 	}
-	event.Source, _ = fieldOf(fields, fieldSource).(string)
+	if text, ok := fieldOf(fields, fieldSource).(string); ok {
+		event.Source = clip(text)
+	}
 	if severity, ok := fieldOf(fields, fieldSeverity).(uint16); ok {
 		event.Severity = int(severity)
 	}
@@ -192,4 +204,12 @@ func eventOf(it *eventItem, fields []*ua.Variant) gateway.FieldEvent {
 		event.Active = gateway.BoolValue(active)
 	}
 	return event
+}
+
+// clip shortens what a server may make as long as it likes.
+func clip(text string) string {
+	if len(text) <= mostText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:mostText], "")
 }

@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -63,19 +64,28 @@ func (i *identities) path() string { return filepath.Join(i.dir, "opcua", "gatew
 
 func (i *identities) keyPath() string { return filepath.Join(i.dir, "opcua", "gateway.key") }
 
+// errApart is that power was lost while a pair was written, or that somebody
+// put only one of the two there.
+var errApart = errors.New("key and certificate do not belong together")
+
 // get gives the certificate; made anew where there is none, or where it ends
-// soon.
+// soon, unless somebody else has issued it. A pair that does not belong
+// together is put aside.
 func (i *identities) get(log *slog.Logger, now time.Time) (*identity, error) {
 	i.mutex.Lock()
 	defer i.mutex.Unlock()
 	if i.own == nil && i.dir != "" {
 		own, err := i.load()
+		if errors.Is(err, errApart) {
+			log.Warn("the gateway's own OPC UA key and certificate do not belong together: both are put aside, and others made", "files", i.path()+".old, "+i.keyPath()+".old")
+			err = errors.Join(os.Rename(i.path(), i.path()+".old"), os.Rename(i.keyPath(), i.keyPath()+".old"))
+		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("read the gateway's own certificate: %w", err)
 		}
 		i.own = own
 	}
-	if i.own != nil && i.own.cert.NotAfter.Sub(now) > renewTime {
+	if i.own != nil && (i.own.cert.NotAfter.Sub(now) > renewTime || !bytes.Equal(i.own.cert.RawIssuer, i.own.cert.RawSubject)) {
 		return i.own, nil
 	}
 	made, err := makeIdentity(now)
@@ -87,11 +97,12 @@ func (i *identities) get(log *slog.Logger, now time.Time) (*identity, error) {
 			return nil, fmt.Errorf("keep the gateway's own certificate: %w", err)
 		}
 	}
-	text := "made the gateway's own OPC UA certificate: servers must trust it"
-	if i.own != nil {
-		text = "made a new OPC UA certificate, since the old one ends soon: servers must trust it"
+	about := []any{"file", i.path(), "fingerprint", fingerprint(made.cert.Raw), "valid", validity(made.cert)}
+	if i.own == nil {
+		log.Warn("made the gateway's own OPC UA certificate: servers must trust it", about...)
+	} else {
+		log.Warn("made a new OPC UA certificate, since the old one ends soon: servers must trust it", about...)
 	}
-	log.Warn(text, "file", i.path(), "fingerprint", fingerprint(made.cert.Raw), "valid", validity(made.cert))
 	i.own = made
 	return made, nil
 }
@@ -103,7 +114,7 @@ func (i *identities) load() (*identity, error) {
 	}
 	cert, err := parseCertificate(content)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", i.path(), err)
 	}
 	if len(cert.URIs) == 0 {
 		return nil, fmt.Errorf("%s names no application", i.path())
@@ -117,7 +128,7 @@ func (i *identities) load() (*identity, error) {
 		return nil, fmt.Errorf("%s: %w", i.keyPath(), err)
 	}
 	if !key.PublicKey.Equal(cert.PublicKey) {
-		return nil, fmt.Errorf("%s is not the key of %s", i.keyPath(), i.path())
+		return nil, errApart
 	}
 	return &identity{cert: cert, key: key}, nil
 }

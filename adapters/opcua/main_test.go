@@ -15,3 +15,11 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
+
+// inCI skips what takes long, except in CI.
+func inCI(t *testing.T) {
+	t.Helper()
+	if os.Getenv("CI") == "" {
+		t.Skip("it takes long: set CI=true")
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -195,6 +196,7 @@ func TestPeerDoesWhatItIsTold(t *testing.T) {
 	if before := p.count(); !eventually(func() bool { return p.count() > before+2 }) {
 		t.Error("the counters stand still")
 	}
+	t.Run("a deadband", func(t *testing.T) { leavesOut(t, p.endpoint) })
 	p.do("hold")
 	if before := p.count(); slices.Max([]int{p.count(), p.count()}) != before {
 		t.Error("the counters do not stand still")
@@ -236,4 +238,18 @@ func eventually(holds func() bool) bool {
 		}
 	}
 	return false
+}
+
+// leavesOut checks that a counting server leaves out what is within a deadband.
+func leavesOut(t *testing.T, endpoint string) {
+	w := watchSite(t, strings.Replace(faultSite(1), "type: uint32 }", "type: uint32, scale: 0.1, deadband: 0.5 }", 1), endpoint)
+	if !eventually(func() bool { return len(w.of("c0")) >= 4 }) {
+		t.Fatalf("%d values", len(w.of("c0")))
+	}
+	all := w.of("c0")
+	for i, x := range all[1:] {
+		if step := x.Value.Float() - all[i].Value.Float(); step < 0.5-1e-9 {
+			t.Errorf("after %v comes %v", all[i].Value, x.Value)
+		}
+	}
 }

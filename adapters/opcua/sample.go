@@ -16,12 +16,14 @@ const clockLimit = 5 * time.Minute
 type stamp struct {
 	source time.Time // of the last value; zero before the first
 	given  time.Time // of the last sample
+	heard  time.Time // when the last value came, by our clock, unless it had waited in the server
 }
 
 // sample makes the sample of a point of what its node said, which is not older
-// than since; it is heard now.
-func (s *session) sample(n *node, v *ua.DataValue, since, now time.Time) gateway.Sample {
-	sample := gateway.Sample{Point: n.point, Time: s.timeOf(n, v, since, now), Quality: gateway.Good}
+// than since; it is heard now, and may have waited in the server where it is
+// late.
+func (s *session) sample(n *node, v *ua.DataValue, since, now time.Time, late bool) gateway.Sample {
+	sample := gateway.Sample{Point: n.point, Time: s.timeOf(n, v, since, now, late), Quality: gateway.Good}
 	status := v.Status
 	if status>>30 >= 2 {
 		sample.Time, sample.Quality, sample.Reason = now, gateway.Bad, statusName(status)
@@ -42,15 +44,15 @@ func (s *session) sample(n *node, v *ua.DataValue, since, now time.Time) gateway
 // timeOf is when the field said a value: the source's time (the server's where
 // there is none) of a value that came since the one before, else when it was
 // read, by the same clock: an old time of a value that has stood since says
-// nothing about now, and a poll says only what came since the one before. A clock that is off is replaced by ours. The times of a
-// point never go back.
-func (s *session) timeOf(n *node, v *ua.DataValue, since, now time.Time) time.Time {
+// nothing about now, and a poll says only what came since the one before. A
+// clock that is off is replaced by ours. The times of a point never go back.
+func (s *session) timeOf(n *node, v *ua.DataValue, since, now time.Time, late bool) time.Time {
 	said := saidAt(v)
 	s.stamping.Lock()
 	defer s.stamping.Unlock()
 	before, t := *n.last, now
 	switch {
-	case s.isOff(n.point.Device, said, now):
+	case s.isOff(n, said, now):
 	case !before.source.IsZero() && said.After(before.source) && said.After(since):
 		t = said
 	case s.offset.Abs() > clockJitter:
@@ -62,7 +64,10 @@ func (s *session) timeOf(n *node, v *ua.DataValue, since, now time.Time) time.Ti
 			t = now
 		}
 	}
-	*n.last = stamp{source: said, given: t}
+	n.last.source, n.last.given = said, t
+	if !late {
+		n.last.heard = now
+	}
 	return t
 }
 
@@ -86,14 +91,19 @@ const clockJitter = time.Second
 
 // isOff tells whether the clock behind a value is off, and says so once for a
 // device: the server's by what it said when the session was opened, the
-// source's when it is ahead.
-func (s *session) isOff(d *gateway.Device, said, now time.Time) bool {
-	off := s.offset
-	if off.Abs() <= clockLimit {
-		if off = now.Sub(said); said.IsZero() || off >= -clockLimit {
-			return false
-		}
+// source's when it is ahead, or behind what we heard before this value was there.
+func (s *session) isOff(n *node, said, now time.Time) bool {
+	off, heard := s.offset, n.last.heard
+	switch {
+	case off.Abs() > clockLimit:
+	case said.IsZero():
+		return false
+	case said.Sub(now) > clockLimit, said.After(n.last.source) && !n.last.source.IsZero() && heard.Sub(said) > clockLimit:
+		off = now.Sub(said)
+	default:
+		return false
 	}
+	d := n.point.Device
 	if !s.clockSaid[d] {
 		s.clockSaid[d] = true
 		direction := "behind"

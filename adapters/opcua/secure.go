@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,6 +21,19 @@ type door struct {
 	token    *ua.UserTokenPolicy
 }
 
+// String is how it is written in the site file.
+func (d *door) String() string { return securityName(d.endpoint) }
+
+// sameSecurity tells whether a session of one door may go on at another one.
+func sameSecurity(a, b *door) bool {
+	return securityName(a.endpoint) == securityName(b.endpoint) && tokenPolicy(a.endpoint, a.token) == tokenPolicy(b.endpoint, b.token)
+}
+
+// isStronger tells whether a door is better secured than another one.
+func (a *Adapter) isStronger(best, d *door) bool {
+	return cmp.Or(cmp.Compare(a.rank(best.endpoint), a.rank(d.endpoint)), cmp.Compare(tokenRank(best.endpoint, best.token), tokenRank(d.endpoint, d.token))) > 0
+}
+
 func (d *door) open() bool { return d.endpoint.SecurityMode == ua.MessageSecurityModeNone }
 
 // tokenTypes are the ways in which a login is shown to a server.
@@ -37,22 +51,10 @@ func tokenType(l gateway.BusLogin) ua.UserTokenType {
 // that there is. What a server offers comes unsigned: auto takes None only
 // where nothing was trusted before and no password would travel.
 func (a *Adapter) choose(offered []*ua.EndpointDescription) (*door, error) {
-	best, bestRank, reasons := (*door)(nil), 0, []string(nil)
-	for _, e := range offered {
-		rank := a.rank(e)
-		if rank == 0 {
-			continue
-		}
-		token, why := a.tokenFor(e)
-		if token == nil {
-			reasons = append(reasons, why)
-		} else if rank > bestRank {
-			best, bestRank = &door{endpoint: e, token: token}, rank
-		}
-	}
+	best, why := a.best(offered)
 	switch {
-	case best == nil && len(reasons) > 0:
-		return nil, errors.New(reasons[0])
+	case best == nil && why != "":
+		return nil, errors.New(why)
 	case best == nil:
 		return nil, fmt.Errorf("the server does not offer security %s, but %s", a.security(), offers(offered))
 	case best.open() && a.security() == "auto":
@@ -61,6 +63,25 @@ func (a *Adapter) choose(offered []*ua.EndpointDescription) (*door, error) {
 		}
 	}
 	return best, nil
+}
+
+// best is the strongest door of those that the site file allows, or why the
+// login fits none.
+func (a *Adapter) best(offered []*ua.EndpointDescription) (best *door, why string) {
+	bestRank := 0
+	for _, e := range offered {
+		rank := a.rank(e)
+		if rank == 0 {
+			continue
+		}
+		token, reason := a.tokenFor(e)
+		if token == nil {
+			why = cmp.Or(why, reason)
+		} else if rank > bestRank {
+			best, bestRank = &door{endpoint: e, token: token}, rank
+		}
+	}
+	return best, why
 }
 
 func (a *Adapter) security() string {

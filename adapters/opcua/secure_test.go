@@ -1,9 +1,12 @@
 package opcua_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
@@ -47,12 +50,7 @@ type gate struct {
 // open opens the bus with a new adapter and reads its point.
 func (g *gate) open(t *testing.T) error {
 	t.Helper()
-	d := &gateway.Device{Name: "line", Profile: &gateway.Profile{Protocol: "opcua", Namespace: plantURI, Mode: "poll"}, Bus: &g.bus}
-	d.Points = []*gateway.Point{{Definition: &gateway.Definition{ID: "a", Node: cmp.Or(g.node, "s=a"), Type: gateway.Int32, Access: "r", Poll: time.Second}, Device: d}}
-	adapter, err := opcua.New(gateway.Env{Log: slog.New(slog.NewTextHandler(&g.log, nil)), Dir: g.dir}, &g.bus, []*gateway.Device{d})
-	if err != nil {
-		t.Fatal(err)
-	}
+	adapter, points := g.adapter(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	session, err := adapter.Open(ctx)
@@ -60,7 +58,25 @@ func (g *gate) open(t *testing.T) error {
 		return err
 	}
 	defer session.Close()
-	samples, err := session.Read(ctx, d.Points)
+	return g.read(t, session, points)
+}
+
+// adapter makes a new one.
+func (g *gate) adapter(t *testing.T) (gateway.Adapter, []*gateway.Point) {
+	t.Helper()
+	d := &gateway.Device{Name: "line", Profile: &gateway.Profile{Protocol: "opcua", Namespace: plantURI, Mode: "poll"}, Bus: &g.bus}
+	d.Points = []*gateway.Point{{Definition: &gateway.Definition{ID: "a", Node: cmp.Or(g.node, "s=a"), Type: gateway.Int32, Access: "r", Poll: time.Second}, Device: d}}
+	adapter, err := opcua.New(gateway.Env{Log: slog.New(slog.NewTextHandler(&g.log, nil)), Dir: g.dir}, &g.bus, []*gateway.Device{d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return adapter, d.Points
+}
+
+// read reads the point.
+func (g *gate) read(t *testing.T, session gateway.Session, points []*gateway.Point) error {
+	t.Helper()
+	samples, err := session.Read(t.Context(), points)
 	if err == nil && samples[0].Reason != "" {
 		return errors.New(samples[0].Reason)
 	}
@@ -210,6 +226,103 @@ func TestCertificatesThatEnd(t *testing.T) {
 	}
 }
 
+// A session goes on while the server's certificate ends, and that is said; the
+// next one is refused, and so is another certificate, until it is trusted.
+func TestACertificateThatEndsOrChangesWhileASessionIsUp(t *testing.T) {
+	t.Parallel()
+	ends := time.Now().Add(3 * time.Second).Truncate(time.Second)
+	ending, changed := makeCert(t, ends), makeCert(t, time.Now().AddDate(1, 0, 0))
+	address := func(cert *serverCert) string {
+		return strings.TrimPrefix((&guarded{cert: cert}).start(t), "opc.tcp://")
+	}
+	p := startProxy(t, address(ending))
+	g := &gate{bus: gateway.Bus{Name: "plc", Type: "opcua", Endpoint: p.endpoint(), Trust: "first-use", Timeout: 5 * time.Second, SessionTimeout: 1500 * time.Millisecond}, node: "ns=0;i=7777", any: true, dir: ownCertificate(t)}
+	adapter, points := g.adapter(t)
+	session, err := adapter.Open(t.Context())
+	for ; err != nil && strings.Contains(err.Error(), "ended on"); session, err = adapter.Open(t.Context()) { // a busy machine
+		ends = time.Now().Add(20 * time.Second).Truncate(time.Second)
+		ending = makeCert(t, ends)
+		p.to(address(ending))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if session != nil {
+			session.Close()
+		}
+	})
+	if !eventually(func() bool { return strings.Contains(g.log.String(), "a certificate has ended") }) {
+		t.Errorf("the end is not said: %s", g.log.String())
+	}
+	if err := g.read(t, session, points); err != nil || time.Now().Before(ends) {
+		t.Errorf("after the end: %v", err)
+	}
+	again := func() (err error) {
+		t.Helper()
+		p.cut()
+		if err := g.read(t, session, points); err == nil {
+			t.Error("the cut is not noticed")
+		}
+		session.Close()
+		p.restore()
+		session, err = adapter.Open(t.Context())
+		return err
+	}
+	if err := again(); err == nil || !strings.Contains(err.Error(), "ended on "+ends.UTC().Format(time.DateOnly)) {
+		t.Fatalf("a certificate that has ended: %v", err)
+	}
+	p.to(address(changed))
+	if session, err = adapter.Open(t.Context()); err == nil || !strings.Contains(err.Error(), sum(ending.der)) || !strings.Contains(err.Error(), sum(changed.der)) {
+		t.Fatalf("another certificate: %v", err)
+	}
+	_ = os.Remove(filepath.Join(g.dir, "opcua", "plc.der"))
+	if session, err = adapter.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.read(t, session, points); err != nil {
+		t.Error(err)
+	}
+}
+
+// auto takes the best policy and mode that are offered, and the best of several
+// ways to show a login.
+func TestAutoTakesTheStrongest(t *testing.T) {
+	t.Parallel()
+	g := &gate{bus: gateway.Bus{Name: "plc", Type: "opcua", Trust: "first-use"}}
+	adapter, _ := g.adapter(t)
+	for _, tt := range []struct {
+		offered []string
+		want    string
+	}{
+		{[]string{"None", "Basic256Sha256/Sign"}, "Basic256Sha256/Sign"},
+		{[]string{"Aes256_Sha256_RsaPss/Sign", "Basic256Sha256/SignAndEncrypt", "None"}, "Basic256Sha256/SignAndEncrypt"},
+		{[]string{"Basic256Sha256/SignAndEncrypt", "Aes128_Sha256_RsaOaep/SignAndEncrypt", "Aes256_Sha256_RsaPss/Sign"}, "Aes128_Sha256_RsaOaep/SignAndEncrypt"},
+		{[]string{"Aes128_Sha256_RsaOaep/SignAndEncrypt", "Aes256_Sha256_RsaPss/SignAndEncrypt", "Basic256Sha256/SignAndEncrypt"}, "Aes256_Sha256_RsaPss/SignAndEncrypt"},
+		{[]string{"Basic256/SignAndEncrypt", "Basic128Rsa15/SignAndEncrypt", "Basic256Sha256/Sign"}, "Basic256Sha256/Sign"}, // the others are no longer secure
+		{[]string{"Basic256Sha256/Sign", "Aes256_Sha256_RsaPss/Sign", "Aes128_Sha256_RsaOaep/Sign"}, "Aes256_Sha256_RsaPss/Sign"},
+		{[]string{"None"}, "None"},
+		{[]string{"Basic256/SignAndEncrypt"}, ""},
+	} {
+		if got, err := opcua.Choose(adapter, tt.offered...); got != tt.want || (err == nil) != (tt.want != "") {
+			t.Errorf("of %s it takes %q: %v", tt.offered, got, err)
+		}
+	}
+	s := usualVault(t)
+	p := startProxy(t, s.address())
+	var policies lockedLog
+	p.spy = func(frame []byte) {
+		if string(frame[:3]) == "OPN" {
+			policies.Write(frame[12:80])
+		}
+	}
+	g = newGate(t, s, "auto")
+	g.bus.Endpoint = p.endpoint()
+	if err := g.open(t); err != nil || !strings.Contains(policies.String(), "#Aes256_Sha256_RsaPss") {
+		t.Errorf("of all policies it takes %q: %v", policies.String(), err)
+	}
+}
+
 // A server that offers None only may be another one in between.
 func TestAutoNeverFallsToNone(t *testing.T) {
 	t.Parallel()
@@ -309,5 +422,82 @@ func TestKeysAreRenewed(t *testing.T) {
 	}
 	if missing, backwards := w.missed(t, "c0"); missing+backwards > 0 || w.lost() > 0 {
 		t.Errorf("%d missed, %d backwards, %d losses", missing, backwards, w.lost())
+	}
+}
+
+// ownCertificate is a folder with a certificate of ours, which takes its time to
+// make.
+func ownCertificate(t *testing.T) string {
+	t.Helper()
+	g := &gate{dir: t.TempDir()}
+	cert := makeCert(t, time.Now().AddDate(1, 0, 0))
+	if err := os.MkdirAll(filepath.Join(g.dir, "opcua"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	g.replace(t, "gateway.der", cert.der)
+	g.replace(t, "gateway.key", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(cert.key)}))
+	return g.dir
+}
+
+// replace puts another file in the place of one of the gateway's own.
+func (g *gate) replace(t *testing.T, name string, content []byte) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(g.dir, "opcua", name), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Power that is lost between a new key and its certificate leaves a pair that
+// does not belong together: the gateway heals that, says so, and keeps the two
+// aside, for they may be somebody's.
+func TestAPairThatWasTornIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	s := usualVault(t)
+	g := newGate(t, s, "auto")
+	g.dir = ownCertificate(t)
+	path := filepath.Join(g.dir, "opcua", "gateway.der")
+	before, _ := os.ReadFile(path)
+	key := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(newKey())})
+	g.replace(t, "gateway.key", key)
+	if err := g.open(t); err != nil {
+		t.Fatal(err)
+	}
+	after, _ := os.ReadFile(path)
+	oldKey, _ := os.ReadFile(filepath.Join(g.dir, "opcua", "gateway.key.old"))
+	if old, _ := os.ReadFile(path + ".old"); !bytes.Equal(old, before) || !bytes.Equal(oldKey, key) || bytes.Equal(after, before) {
+		t.Error("the old pair is not kept aside")
+	}
+	if log := g.log.String(); !strings.Contains(log, "do not belong together") || !strings.Contains(log, sum(after)) {
+		t.Errorf("it is not said: %s", log)
+	}
+	if err := g.open(t); err != nil {
+		t.Errorf("the next time: %v", err)
+	}
+}
+
+// A certificate that somebody issued for the gateway is theirs to renew: its end
+// is said, and it stays.
+func TestAnIssuedCertificateIsNotReplaced(t *testing.T) {
+	t.Parallel()
+	s := usualVault(t)
+	g := newGate(t, s, "auto")
+	issuer := makeCert(t, time.Now().AddDate(1, 0, 0))
+	authority, err := x509.ParseCertificate(issuer.der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := *authority
+	template.RawSubject, template.Subject.CommonName, template.NotAfter = nil, "gateway of hall 3", time.Now().AddDate(0, 0, 20)
+	der, err := x509.CreateCertificate(rand.Reader, &template, authority, &usualKey().PublicKey, issuer.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.dir = ownCertificate(t) // of the same key
+	g.replace(t, "gateway.der", der)
+	if err := g.open(t); err != nil {
+		t.Fatal(err)
+	}
+	if now, _ := os.ReadFile(filepath.Join(g.dir, "opcua", "gateway.der")); !bytes.Equal(now, der) || !strings.Contains(g.log.String(), `"a certificate ends soon" of="the gateway"`) {
+		t.Errorf("it was replaced: %s", g.log.String())
 	}
 }

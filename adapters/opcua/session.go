@@ -101,7 +101,7 @@ func (s *session) over() error {
 // stayAlive asks for something where nothing else does, so that the server
 // keeps the session and a dead connection is noticed.
 func (s *session) stayAlive() {
-	every := s.sessionTimeout() / 3
+	every := s.ticket.timeout / 3
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
@@ -110,7 +110,7 @@ func (s *session) stayAlive() {
 			return
 		case now := <-ticker.C:
 			if cert := s.server.Load(); cert != nil {
-				s.warnOfEnd("the server's certificate", cert, now)
+				s.warnOfEnd("the server", cert, now)
 			}
 			if time.Since(time.Unix(0, s.used.Load())) < every {
 				continue
@@ -181,7 +181,7 @@ func (s *session) Read(ctx context.Context, group []*gateway.Point) ([]gateway.S
 			s.samples = append(s.samples, failed(p, "%s", n.why))
 			continue
 		}
-		s.samples = append(s.samples, s.sample(n, values[0], now.Add(-p.Poll), now))
+		s.samples = append(s.samples, s.sample(n, values[0], now.Add(-p.Poll), now, false))
 		values = values[1:]
 	}
 	return s.samples, nil

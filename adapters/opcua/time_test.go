@@ -7,6 +7,9 @@ import (
 
 	"github.com/awcullen/opcua/server"
 	"github.com/awcullen/opcua/ua"
+
+	"sluice/adapters/opcua"
+	"sluice/gateway"
 )
 
 // A clock that is behind by less than five minutes is kept, and its times go on
@@ -58,4 +61,50 @@ func TestInProcessANamespaceThatComesLater(t *testing.T) {
 	s.space = s.NamespaceManager().Add("http://sluice.test/later")
 	s.variable(t, ua.ObjectIDObjectsFolder, "gone", "gone", int32(8), ua.DataTypeIDInt32)
 	w.becomes(t, "the node is there", "gone", isGood)
+}
+
+// Whose clock a value's time is of: the source's, the server's where there is
+// none, ours where there is neither, or where theirs is more than five minutes
+// off, which is said once.
+func TestWhoseTimeAValueHas(t *testing.T) {
+	t.Parallel()
+	noon := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	const min = time.Minute
+	type value struct {
+		now, source, server, want time.Duration // since noon; 0 is none
+		late                      bool
+	}
+	for name, tt := range map[string]struct {
+		values []value
+		said   string
+	}{
+		"the source's":               {[]value{{1 * min, 1 * min, 0, 1 * min, false}, {3 * min, 2 * min, 3 * min, 2 * min, false}}, ""},
+		"the server's":               {[]value{{1 * min, 0, 1 * min, 1 * min, false}, {3 * min, 0, 2 * min, 2 * min, false}}, ""},
+		"ours":                       {[]value{{1 * min, 0, 0, 1 * min, false}, {3 * min, 0, 0, 3 * min, false}}, ""},
+		"ten minutes behind":         {[]value{{11 * min, 1 * min, 0, 11 * min, false}, {13 * min, 2 * min, 0, 13 * min, false}, {14 * min, 4 * min, 0, 14 * min, false}}, "behind=11m0s"},
+		"ten minutes ahead":          {[]value{{1 * min, 11 * min, 0, 1 * min, false}, {3 * min, 13 * min, 0, 3 * min, false}}, "ahead=10m0s"},
+		"four minutes behind":        {[]value{{11 * min, 7 * min, 0, 11 * min, false}, {17 * min, 13 * min, 0, 13 * min, false}}, ""},
+		"what has stood for an hour": {[]value{{61 * min, 1 * min, 0, 61 * min, false}, {62 * min, 1 * min, 0, 62 * min, false}}, ""},
+		"what came while nobody listened": {[]value{
+			{1 * min, 1 * min, 0, 1 * min, false}, {31 * min, 5 * min, 0, 5 * min, true}, {31 * min, 10 * min, 0, 10 * min, true}, {31 * min, 31 * min, 0, 31 * min, false}, {32 * min, 32 * min, 0, 32 * min, false}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := &gate{bus: gateway.Bus{Name: "plc", Type: "opcua"}}
+			adapter, points := g.adapter(t)
+			at := func(d time.Duration) time.Time {
+				if d == 0 {
+					return time.Time{}
+				}
+				return noon.Add(d)
+			}
+			for i, v := range tt.values {
+				if got := opcua.Timed(adapter, points[0], at(v.source), at(v.server), at(v.now), v.late); !got.Equal(at(v.want)) {
+					t.Errorf("value %d has the time %s, want %s", i, got, at(v.want))
+				}
+			}
+			if log := g.log.String(); strings.Count(log, "clock of the device is off") > 1 || strings.Contains(log, "clock of the device is off") != (tt.said != "") || !strings.Contains(log, tt.said) {
+				t.Errorf("said %q", log)
+			}
+		})
+	}
 }

@@ -20,7 +20,7 @@ import (
 func (a *Adapter) pinned() (*x509.Certificate, error) {
 	path, isFile := strings.CutPrefix(a.bus.Trust, "file:")
 	if !isFile {
-		if a.pin != nil || a.env.Dir == "" {
+		if a.env.Dir == "" {
 			return a.pin, nil
 		}
 		path = a.pinPath()
@@ -102,7 +102,7 @@ func fingerprint(der []byte) string {
 // open: it has the key.
 func (a *Adapter) keep(cert *x509.Certificate) error {
 	a.server.Store(cert)
-	a.warnOfEnd("the server's certificate", cert, time.Now())
+	a.warnOfEnd("the server", cert, time.Now())
 	if a.bus.Trust != "first-use" {
 		return nil
 	}
@@ -141,7 +141,7 @@ func writeFile(path string, content []byte) error {
 }
 
 // warnings are how many days ahead the end of a certificate is said.
-var warnings = []int{1, 7, 30}
+var warnings = []int{0, 1, 7, 30}
 
 // warnOfEnd says that a certificate ends soon, once for each of the warnings.
 func (a *Adapter) warnOfEnd(whose string, cert *x509.Certificate, now time.Time) {
@@ -158,7 +158,12 @@ func (a *Adapter) warnOfEnd(whose string, cert *x509.Certificate, now time.Time)
 		}
 		if !a.warned[said] {
 			a.warned[said] = true
-			a.env.Log.Warn(whose+" ends soon", "ends", day(cert.NotAfter), "days", int(left.Hours()/24), "fingerprint", fingerprint(cert.Raw))
+			about := []any{"of", whose, "ends", day(cert.NotAfter), "days", int(left.Hours() / 24), "fingerprint", fingerprint(cert.Raw)}
+			if left > 0 {
+				a.env.Log.Warn("a certificate ends soon", about...)
+			} else {
+				a.env.Log.Warn("a certificate has ended: the next connection is refused", about...)
+			}
 		}
 		return
 	}

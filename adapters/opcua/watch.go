@@ -32,12 +32,17 @@ const (
 type watch struct {
 	points   []*gateway.Point
 	items    []*item // by client handle, which is the index + 1
-	id       uint32  // 0: there is none in the server
-	last     uint32  // number of the last message that was delivered
+	events   []*eventItem
+	id       uint32 // 0: there is none in the server
+	complete bool   // the server was asked for all that is in it
+	last     uint32 // number of the last message that was delivered
 	interval time.Duration
 	alive    time.Duration // the longest that the server is silent
 	clock    clockItem
 	ticket   *ticket // of the session that the last connection left behind
+
+	askConditions bool // the server is to go over all its conditions
+	untold        bool // alarms, since too many were on
 }
 
 // item is one point that the server watches.
@@ -66,8 +71,8 @@ func (s *session) Subscribe(_ context.Context, points []*gateway.Point, deliver 
 		return nil
 	}
 	w := s.watch
-	if w == nil || !samePoints(w.points, points) {
-		w = newWatch(points)
+	if w == nil || !slices.Equal(w.points, points) || !slices.EqualFunc(w.events, s.events, sameEvent) {
+		w = newWatch(points, s.events)
 		if s.watch != nil {
 			w.ticket = s.watch.ticket
 		}
@@ -86,20 +91,8 @@ func (s *session) Lost() <-chan struct{} { return s.lost }
 // Err is why it is over.
 func (s *session) Err() error { return s.over() }
 
-func samePoints(a, b []*gateway.Point) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
-}
-
-func newWatch(points []*gateway.Point) *watch {
-	w := &watch{points: points, interval: slowestPublish}
+func newWatch(points []*gateway.Point, events []*eventItem) *watch {
+	w := &watch{points: points, events: events, interval: slowestPublish}
 	for _, p := range points {
 		w.items = append(w.items, &item{point: p})
 		w.interval = min(w.interval, max(p.Poll, fastestPublish))
@@ -109,9 +102,12 @@ func newWatch(points []*gateway.Point) *watch {
 
 // forget drops what is in the server no more.
 func (w *watch) forget() {
-	w.id, w.last, w.clock = 0, 0, clockItem{}
+	w.id, w.complete, w.last, w.clock = 0, false, 0, clockItem{}
 	for _, it := range w.items {
 		it.id, it.why = 0, ""
+	}
+	for _, it := range w.events {
+		it.id, it.refreshing, it.seen = 0, false, nil
 	}
 }
 
@@ -139,7 +135,11 @@ func (e *engine) create(ctx context.Context) error {
 	if err := e.refreshConditions(ctx); err != nil {
 		return err
 	}
-	return e.add(ctx, w.items)
+	if err := e.add(ctx, w.items); err != nil {
+		return err
+	}
+	w.complete = true
+	return nil
 }
 
 // watchClock adds the server's clock, where that can be watched.

@@ -44,6 +44,10 @@ func (s *session) failWrite(ctx context.Context, what string, err error) error {
 			return s.losing(ctx, err)
 		}
 		return &gateway.WriteError{Err: fmt.Errorf("%s: no answer within %s", what, s.timeout), Unknown: true}
+	case errors.Is(err, errTooLarge): // it was never sent
+		return &gateway.WriteError{Err: fmt.Errorf("%s: %w", what, err)}
+	case errors.Is(err, errUnreadable) || errors.Is(err, ua.StatusBadResponseTooLarge) || errors.Is(err, ua.StatusBadEncodingLimitsExceeded):
+		return &gateway.WriteError{Err: fmt.Errorf("%s: %w", what, words(err)), Unknown: true}
 	case refused(err):
 		var code ua.StatusCode
 		errors.As(err, &code)
