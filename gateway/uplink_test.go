@@ -21,8 +21,10 @@ type platform struct {
 	start  time.Time
 	online func(elapsed time.Duration) bool
 	refuse func(elapsed time.Duration, r Record) error
-	got    []string
-	rows   []Record // of histories
+
+	mu   sync.Mutex // several lanes publish
+	got  []string
+	rows []Record // of histories
 }
 
 func (p *platform) Await(ctx context.Context, _ RecordKind, _ bool) error {
@@ -48,14 +50,15 @@ func (p *platform) Publish(ctx context.Context, records []Record) (int, error) {
 			}
 		}
 		line := fmt.Sprint(elapsed)
-		p.rows = append(p.rows, r.Rows...)
 		if r.Name != "" {
 			line += " " + r.Name
 		}
 		for _, a := range r.Values {
 			line += fmt.Sprintf(" %s=%s", a.Name, a.Value)
 		}
-		p.got = append(p.got, line)
+		p.mu.Lock()
+		p.got, p.rows = append(p.got, line), append(p.rows, r.Rows...)
+		p.mu.Unlock()
 	}
 	return len(records), nil
 }

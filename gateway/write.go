@@ -138,7 +138,8 @@ func (b *busLoop) attempt(ctx context.Context, w *writing) (v verdict, wait time
 		wait time.Duration
 	}
 	result := make(chan visit, 1)
-	w.sending.Store(false)
+	// What is no longer waited for may still be looked at by the bus.
+	w = &writing{parts: slices.Clone(w.parts), force: w.force, blind: w.blind, still: w.still}
 	begun, err := b.do(ctx, func(busCtx context.Context, b *busLoop) error {
 		var r visit
 		var lost error
