@@ -42,17 +42,21 @@ func (g *Gateway) newAccount(c *Config, user string) *account {
 		a.backlog, a.history, a.off = stream, identifier, true
 		kinds = append(kinds, HistoryRecord)
 	}
-	var gaps gapEvent
-	if cloud.OwnEvents["gap"] {
-		gaps = newGapEvent
-	}
 	for _, kind := range kinds {
-		a.lanes = append(a.lanes, &lane{
-			name: LaneName(user, kind), user: user, kind: kind, account: a, uplink: c.Uplinks[user], buffer: c.Buffer, bucket: a.bucket, clock: g.clock,
-			gaps: gaps, stats: &g.Stats, log: c.Log.With("user", user),
-		})
+		a.lanes = append(a.lanes, g.newLane(c, a, kind, LaneName(user, kind)))
 	}
 	return a
+}
+
+func (g *Gateway) newLane(c *Config, a *account, kind RecordKind, name string) *lane {
+	l := &lane{
+		name: name, user: a.user, kind: kind, account: a, uplink: c.Uplinks[a.user], buffer: c.Buffer, bucket: a.bucket, clock: g.clock,
+		stream: a.history, stats: &g.Stats, log: c.Log.With("user", a.user),
+	}
+	if c.Site.Cloud.OwnEvents["gap"] {
+		l.gaps = newGapEvent
+	}
+	return l
 }
 
 // LaneName is the buffer's name of the lane of a username's records of one
@@ -86,6 +90,9 @@ type gapEvent func(l *lane, loss buffer.Loss) Record
 // have no times.
 func newGapEvent(l *lane, loss buffer.Loss) Record {
 	what := map[RecordKind]string{ReportRecord: "reports", EventRecord: "events", StreamRecord: "streams", HistoryRecord: "reports"}[l.kind]
+	if l.collects {
+		what = "streams"
+	}
 	r := Record{Kind: EventRecord, Time: time.Now(), Name: "gap", ID: NewEventID(), Severity: Warning, Values: []Attribute{
 		{"count", IntValue(int64(loss.Records))}, {"of", TextValue(what)}, {"cause", TextValue(string(loss.Cause))},
 	}}

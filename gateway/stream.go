@@ -98,7 +98,7 @@ func (s *streamRule) send(now time.Time) {
 
 func (s *streamRule) publish(t time.Time, body []byte) {
 	d := s.rules.device.device
-	s.take(d, Record{Kind: StreamRecord, Time: t, Name: d.Prefix + s.stream.ID, Body: body})
+	s.take(d, Record{Kind: StreamRecord, Time: t, Name: d.Prefix + s.stream.ID, Body: body, Row: s.stream.Batch != nil})
 }
 
 // body is the text or JSON of the stream; what is bad or stale is null.

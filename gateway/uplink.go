@@ -39,6 +39,11 @@ type lane struct {
 	dissection *dissection // of the first record, once it is refused for good
 	held       *held       // with backlog: latest
 	drain      drain
+
+	stream   string        // of a history: the data stream that it goes to
+	collects bool          // it holds the rows of a stream of a device, see batch.go
+	batch    Batch         // of those
+	patience time.Duration // until they make a message
 }
 
 // message is a record on its way: merged of several, acknowledged together.
@@ -75,7 +80,7 @@ func (l *lane) run(ctx context.Context) {
 			case <-ctx.Done():
 			case <-l.buffer.Ready(l.name):
 			case <-l.account.wakes(l.kind):
-			case <-time.After(TurnEvery):
+			case <-time.After(l.idle()):
 			}
 			continue
 		}
@@ -86,6 +91,14 @@ func (l *lane) run(ctx context.Context) {
 			l.publish(ctx, t, l.take(ctx))
 		}
 	}
+}
+
+// idle is how long the lane sleeps when nothing is to go out and nothing comes.
+func (l *lane) idle() time.Duration {
+	if l.patience > 0 {
+		return min(l.patience, TurnEvery)
+	}
+	return TurnEvery
 }
 
 // begin goes on where the program has ended.
@@ -130,7 +143,8 @@ func (l *lane) rank() (rank, bool) {
 	if l.kind == EventRecord {
 		limit = alarmsWithin
 	}
-	records, _ := l.peek(limit)
+	records, stored := l.peek(limit)
+	l.patience = 0
 	if len(records) == 0 {
 		return rankLive, l.dissection != nil || l.held != nil
 	}
@@ -145,6 +159,9 @@ func (l *lane) rank() (rank, bool) {
 	case StreamRecord:
 		return rankStream, true
 	case HistoryRecord:
+		if l.collects {
+			return rankStream, l.complete(records[0].Time, len(stored[0].Data)) && l.clock.right()
+		}
 		return rankBacklog, l.clock.right()
 	}
 	if l.late(records[0].Time) {

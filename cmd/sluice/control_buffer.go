@@ -64,9 +64,9 @@ func handleBuffer(b *buffer.Buffer, s *gateway.Site, look, change func(pattern s
 func (api bufferAPI) view(*http.Request) (any, error) {
 	view := bufferView{Path: api.site.Buffer.Path, FileSize: api.buffer.Stats().FileSize, MaxSize: int64(api.site.Buffer.MaxSize)}
 	for user := range api.site.Logins() {
-		for _, kind := range []gateway.RecordKind{gateway.ReportRecord, gateway.EventRecord, gateway.StreamRecord} {
-			l := laneView{Lane: gateway.LaneName(user, kind)}
-			if l.Waiting = api.buffer.Len(l.Lane); l.Waiting == 0 && kind != gateway.ReportRecord {
+		for _, name := range api.site.LaneNames(user) {
+			l := laneView{Lane: name}
+			if l.Waiting = api.buffer.Len(name); l.Waiting == 0 && name != user {
 				continue
 			}
 			head, err := api.buffer.Peek(l.Lane, 1)

@@ -210,8 +210,8 @@ func (d *daemon) leftBehind(now, next *gateway.Site) {
 			continue
 		}
 		waiting := 0
-		for _, kind := range []gateway.RecordKind{gateway.ReportRecord, gateway.EventRecord, gateway.StreamRecord, gateway.HistoryRecord} {
-			waiting += d.store.Len(gateway.LaneName(user, kind))
+		for _, lane := range now.LaneNames(user) {
+			waiting += d.store.Len(lane)
 		}
 		if waiting > 0 {
 			d.log.Warn("records wait for a user who is not in the site file any more", "user", user, "records", waiting)
