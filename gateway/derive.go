@@ -65,6 +65,7 @@ func (r *rules) addComputed(c *Computed) error {
 	}
 	for _, o := range b.operands {
 		def.Poll = max(def.Poll, o.sample.Point.Poll)
+		def.Secret = def.Secret || o.sample.Point.Secret
 	}
 	name := c.As
 	if name == "" {

@@ -44,7 +44,7 @@ func newEventRule(r *rules, e *Event, take func(*Device, Record)) (*eventRule, e
 		*x.bound = b
 	}
 	for _, id := range e.EachFlag {
-		if st := r.device.point(id); st != nil {
+		if st := r.device.point(id); st != nil && !st.latest.Point.Secret {
 			rule.words = append(rule.words, newAlarmWord(st))
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,10 @@ func newRuleDesk(t *testing.T, change func(d *Device)) *ruleDesk {
 }
 
 func (w *ruleDesk) take(_ *Device, r Record) {
+	r.Values = slices.DeleteFunc(r.Values, func(a Attribute) bool { return a.Name == hidden })
+	if r.Kind == ReportRecord && len(r.Values) == 0 {
+		return
+	}
 	line := fmt.Sprintf("%v %s", w.now.Sub(formulaStart), r.Name)
 	for _, a := range r.Values {
 		line += fmt.Sprintf(" %s=%s", a.Name, a.Value)
@@ -92,10 +97,12 @@ func (w *ruleDesk) events() []string {
 
 func condition(text string) *Expression { return &Expression{text} }
 
+const hidden = "-"
+
 // quiet keeps the reports of points out of a test of events.
 func quiet(d *Device) {
 	for _, p := range d.Points {
-		p.Secret = true
+		p.Name = hidden
 	}
 }
 
@@ -362,6 +369,30 @@ func TestComputedPointsAreReportedLikePoints(t *testing.T) {
 	if w.d.describe() != "2 of 3 points are bad" && w.d.bad != 1 {
 		t.Errorf("computed points count as bad ones of the device: %s", w.d.describe())
 	}
+}
+
+// TestWhatRestsOnASecretIsSecret: computed points, streams and bits tell nothing
+// of it; conditions may look at it.
+func TestWhatRestsOnASecretIsSecret(t *testing.T) {
+	w := newRuleDesk(t, func(d *Device) {
+		quiet(d)
+		d.point("x").Secret, d.point("n").Secret = true, true
+		d.Computed = []*Computed{{ID: "c", Value: condition("x + 1")}, {ID: "further", Value: condition("c * 2 + y")}}
+		d.Events = []*Event{{ID: "e", When: condition("x > 5"), Params: []string{"x", "c", "y"}}, {ID: "bits", EachFlag: []string{"n"}}}
+		d.Streams = []*Stream{
+			{ID: "j", Format: "json", Each: "e", Body: &Body{Fields: []Field{{"x", Expression{"x"}}, {"x1", Expression{"x + 1"}}, {"c", Expression{"c"}}, {"y", Expression{"y"}}}}},
+			{ID: "t", Format: "text", Each: "e", Body: &Body{Text: "{x} {further} {y}"}},
+		}
+	})
+	var got []Record
+	for _, s := range w.d.rules.streams {
+		s.take = func(_ *Device, r Record) { got = append(got, r) }
+	}
+	w.at(0, "x=7 y=3 n=1")
+	wantLines(t, w.said, "0s e y=3")
+	wantLines(t, streams(got, formulaStart), `
+0s j {"x":null,"x1":null,"c":null,"y":3}
+0s t null null 3`)
 }
 
 // TestWhatRestsOnAWithheldValueIsWithheld: an implausible value that may not be

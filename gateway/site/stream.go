@@ -73,6 +73,9 @@ func (l *loader) checkStreamEvent(p *profile, path, event string) {
 	var known []string
 	for _, e := range p.Events {
 		if e.ID == event {
+			if e.OPCUA != nil {
+				l.fault(path, "name an event of when or each", "%s comes from the server: no message can be sent at it", quote(event))
+			}
 			return
 		}
 		known = append(known, e.ID)
@@ -87,6 +90,7 @@ func (l *loader) checkBody(p *profile, path string, b *gateway.Body, owner strin
 	for _, match := range placeholder.FindAllStringSubmatch(b.Text, -1) {
 		p.names.use(owner, match[1])
 		l.readable(path, p.names, match[1])
+		l.checkConcealed(path, p.names, match[1])
 	}
 }
 
