@@ -28,10 +28,7 @@ type lane struct {
 	beat    Beat
 	stop    func() // ends run, once it has begun
 
-	first struct { // in the buffer
-		seq    uint64
-		record Record
-	}
+	first      parsed      // in the buffer
 	next       time.Time   // not before this
 	alone      uint64      // up to this number records go out by themselves: something is wrong with one of them
 	again      *message    // goes out once more as it was
@@ -44,6 +41,12 @@ type lane struct {
 	collects bool          // it holds the rows of a stream of a device, see batch.go
 	batch    Batch         // of those
 	patience time.Duration // until they make a message
+}
+
+// parsed is a record of the buffer that was read already.
+type parsed struct {
+	seq    uint64
+	record Record
 }
 
 // message is a record on its way: merged of several, acknowledged together.
@@ -314,7 +317,7 @@ func (l *lane) parse(i int, s *buffer.Record) (Record, error) {
 	}
 	r, err := ParseRecord(s.Data)
 	if i == 0 && err == nil {
-		l.first.seq, l.first.record = s.Seq, r
+		l.first = parsed{s.Seq, r}
 	}
 	return r, err
 }
@@ -346,6 +349,7 @@ func (l *lane) confirmed(messages []message, t ticket) {
 		l.stats.Merged.Add(int64(m.merged - 1))
 		l.stats.Superseded.Add(int64(m.superseded))
 	}
+	l.first = parsed{}
 	l.buffer.Ack(l.name, last)
 	l.drain.note(time.Now(), l.buffer.Len(l.name))
 	l.doubt = doubt{}

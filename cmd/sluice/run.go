@@ -102,7 +102,7 @@ func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log 
 	}
 	debug.FreeOSMemory() // what loading and compiling left behind
 	dropStartPages()
-	debug.SetGCPercent(20) // for the first reports: of all points, at once
+	debug.SetGCPercent(10) // for the first reports: of all points, at once
 	if started != nil {
 		started(d.gateway)
 	}
