@@ -347,6 +347,7 @@ func TestComputedPointsAreReportedLikePoints(t *testing.T) {
 			{ID: "double", Value: condition("2 * load"), Deadband: &Deadband{Value: 10}},
 			{ID: "load", As: "pressure-load", Value: condition("100 * x / 16"), Decimals: &one},
 			{ID: "best", Value: condition("good(x) ? x : y")},
+			{ID: "rated", Value: condition("16")},
 		}
 		d.Events = []*Event{{ID: "overload", When: condition("load > 50"), Params: []string{"load"}}}
 	})
@@ -355,7 +356,7 @@ func TestComputedPointsAreReportedLikePoints(t *testing.T) {
 	w.at(2*time.Second, "x=9 y=3")
 	w.at(3*time.Second, "x=timeout y=3")
 	wantLines(t, w.said, `
-0s  d_pressure-load=6.3 d_double=12.6 d_best=1
+0s  d_pressure-load=6.3 d_double=12.6 d_best=1 d_rated=16
 1s  d_best=1.001
 2s d_overload pressure-load=56.3
 2s  d_pressure-load=56.3 d_double=112.6 d_best=9
