@@ -88,6 +88,9 @@ func (e *eventRule) judgeState(now time.Time) {
 		return // nothing new was read
 	}
 	e.judged = newest
+	if e.standing && e.event.Repeat > 0 && e.repeatAt.IsZero() { // repeat was written while it stood
+		e.repeatAt = newest.Add(e.event.Repeat)
+	}
 	if !known {
 		return
 	}

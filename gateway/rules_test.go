@@ -174,6 +174,11 @@ func TestBadAndStalePointsNeitherRaiseNorClear(t *testing.T) {
 	stale.at(5*time.Second, "x=1")
 	wantLines(t, stale.events(), "5s e")
 
+	params := eventDesk(t, &Event{When: condition("x < 5"), Params: []string{"x", "y", "n"}})
+	params.at(0, "x=9 y=1 n=2")
+	params.at(4*time.Second, "x=1 n=timeout")
+	wantLines(t, params.events(), "4s e x=1")
+
 	spoken := eventDesk(t, &Event{When: condition("not good(x)"), ClearEvent: "e_over"})
 	spoken.every("x", "9 timeout timeout 9")
 	wantLines(t, spoken.events(), "1s e\n3s e_over")
@@ -300,6 +305,24 @@ func TestRulesSurviveARestart(t *testing.T) {
 	if got := strings.Join(control.events(), "\n"); !strings.Contains(got, "high") || strings.Contains(got, "piece") {
 		t.Errorf("without state: %s", got)
 	}
+}
+
+// TestAStandingAlarmTakesARepeatThatIsNew: one that is written into the site file
+// while the alarm stands.
+func TestAStandingAlarmTakesARepeatThatIsNew(t *testing.T) {
+	alarm := func(repeat time.Duration) *ruleDesk {
+		return eventDesk(t, &Event{When: condition("x > 5"), Repeat: repeat})
+	}
+	before, after := alarm(0), alarm(3*time.Second)
+	var state []byte
+	before.d.rules.book.keep = func(_ string, data []byte) { state = data }
+	before.at(0, "x=6")
+	before.d.rules.save(before.now)
+	if err := after.d.rules.restore(state); err != nil {
+		t.Fatal(err)
+	}
+	after.every("x", "6 6 6 6 6")
+	wantLines(t, after.events(), "3s e")
 }
 
 // TestLongWindowsSurviveARestart: an hour's average and rate go on with what was
