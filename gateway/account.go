@@ -56,7 +56,7 @@ func (g *Gateway) newAccount(c *Config, user string) *account {
 // newLane makes a lane that has its surroundings in common with another.
 func (a *account) newLane(name string, kind RecordKind, other *lane) *lane {
 	return &lane{
-		name: name, user: a.user, kind: kind, account: a, buffer: a.buffer, bucket: a.bucket,
+		name: name, user: a.user, kind: kind, account: a, buffer: a.buffer, bucket: a.bucket, stream: a.history,
 		uplink: other.uplink, clock: other.clock, gaps: other.gaps, stats: other.stats, log: other.log,
 	}
 }
@@ -92,6 +92,9 @@ type gapEvent func(l *lane, loss buffer.Loss) Record
 // have no times.
 func newGapEvent(l *lane, loss buffer.Loss) Record {
 	what := map[RecordKind]string{ReportRecord: "reports", EventRecord: "events", StreamRecord: "streams", HistoryRecord: "reports"}[l.kind]
+	if l.collects {
+		what = "streams"
+	}
 	r := Record{Kind: EventRecord, Time: time.Now(), Name: "gap", ID: NewEventID(), Severity: Warning, Values: []Attribute{
 		{"count", IntValue(int64(loss.Records))}, {"of", TextValue(what)}, {"cause", TextValue(string(loss.Cause))},
 	}}

@@ -31,7 +31,7 @@ const (
 
 // behind tells whether a report has waited for so long that it is backlog.
 func (l *lane) behind(t time.Time) bool {
-	return l.clock.now().Sub(t).Abs() > max(lateAfter, 2*l.bucket.interval())
+	return l.clock.now().Sub(t).Abs() > l.batch.Within+max(lateAfter, 2*l.bucket.interval())
 }
 
 // held is what latest has merged of records that are acknowledged.
@@ -253,17 +253,20 @@ func (a *account) putBack(r Record) {
 	wake(a.wake)
 }
 
-// takeHistory makes a batch of the oldest reports of a history.
+// takeHistory makes a batch of the oldest records of a history.
 func (l *lane) takeHistory(records []Record, stored []buffer.Record) []message {
 	n, size := 0, 0
-	if stored[0].Seq <= l.alone {
+	switch {
+	case stored[0].Seq <= l.alone:
 		records = records[:1]
+	case l.batch.Rows > 0:
+		records = records[:min(len(records), l.batch.Rows)]
 	}
 	for n < len(records) && (n == 0 || size+len(stored[n].Data) <= historyMax) {
 		size += len(stored[n].Data)
 		n++
 	}
-	r := Record{Kind: HistoryRecord, Name: l.account.history, Time: records[0].Time, Number: stored[0].Seq, Rows: records[:n]}
+	r := Record{Kind: HistoryRecord, Name: l.stream, Time: records[0].Time, Number: stored[0].Seq, Rows: records[:n]}
 	return []message{{record: r, first: stored[0].Seq, last: stored[n-1].Seq, merged: n}}
 }
 

@@ -65,6 +65,7 @@ func (r *rules) addComputed(c *Computed) error {
 	}
 	for _, o := range b.operands {
 		def.Poll = max(def.Poll, o.sample.Point.Poll)
+		def.Secret = def.Secret || o.sample.Point.Secret
 	}
 	name := c.As
 	if name == "" {
@@ -85,6 +86,9 @@ func (r *rules) addComputed(c *Computed) error {
 func (c *derived) work(now time.Time) {
 	o := c.bound.eval(now)
 	s := Sample{Point: c.state.latest.Point, Time: c.bound.newest(), Quality: o.quality, withheld: o.withheld}
+	if len(c.bound.operands) == 0 { // a constant
+		s.Time = now
+	}
 	if o.quality != Good {
 		s.Reason = c.explain(&o)
 	}

@@ -33,7 +33,9 @@ func (l *lane) show(now time.Time) LaneSnapshot {
 	if stored, err := l.buffer.Peek(l.name, 1); err == nil && len(stored) > 0 {
 		if r, err := ParseRecord(stored[0].Data); err == nil {
 			l.clock.mend(&r)
-			s.Oldest = r.Time
+			if !l.collects || l.behind(r.Time) { // a row that waits for others is no backlog
+				s.Oldest = r.Time
+			}
 		}
 	}
 	if !s.Oldest.IsZero() && l.behind(s.Oldest) {

@@ -14,14 +14,20 @@ import (
 	"sluice/buffer"
 )
 
+type sentBatch struct {
+	Record
+	sent time.Time
+}
+
 // archive is a platform that keeps events and stream messages by name.
 type archive struct {
 	online func() bool
 
-	mu     sync.Mutex
-	counts map[string][]int64 // what their n were, as they came
-	late   map[string]int     // those whose time is not when n was read
-	due    func(n int64) time.Time
+	mu      sync.Mutex
+	batches []sentBatch        // messages of rows
+	counts  map[string][]int64 // what their n were, as they came
+	late    map[string]int     // those whose time is not when n was read
+	due     func(n int64) time.Time
 }
 
 func (a *archive) Await(ctx context.Context, _ RecordKind, _ bool) error {
@@ -40,25 +46,37 @@ func (a *archive) Publish(_ context.Context, records []Record) (int, error) {
 		if !a.online() {
 			return i, ErrLost
 		}
-		if r.Name == "" {
-			continue
+		if len(r.Rows) > 0 {
+			a.batches = append(a.batches, sentBatch{r, time.Now()})
 		}
-		var n int64
-		if r.Kind == StreamRecord {
-			var body struct{ N int64 }
-			if err := json.Unmarshal(r.Body, &body); err != nil {
+		for _, row := range append(r.Rows, r) {
+			if err := a.keep(r.Name, row); err != nil {
 				return i, err
 			}
-			n = body.N
-		} else {
-			n = r.Values[0].Value.Int()
-		}
-		a.counts[r.Name] = append(a.counts[r.Name], n)
-		if r.Time.Sub(a.due(n)).Abs() > time.Minute {
-			a.late[r.Name]++
 		}
 	}
 	return len(records), nil
+}
+
+func (a *archive) keep(name string, r Record) error {
+	var n int64
+	switch {
+	case name == "" || r.Kind == HistoryRecord:
+		return nil
+	case r.Kind == StreamRecord:
+		var body struct{ N int64 }
+		if err := json.Unmarshal(r.Body, &body); err != nil {
+			return err
+		}
+		n = body.N
+	default:
+		n = r.Values[0].Value.Int()
+	}
+	a.counts[name] = append(a.counts[name], n)
+	if r.Time.Sub(a.due(n)).Abs() > time.Minute {
+		a.late[name]++
+	}
+	return nil
 }
 
 // minutes is a field whose point counts the minutes.
@@ -94,7 +112,8 @@ func TestEventsAndStreamsOutliveAnOutageOfHours(t *testing.T) {
 			d := device("d", &Definition{ID: "n", Poll: 20 * time.Second})
 			d.Bus, d.User, d.Profile = bus, "u", &Profile{}
 			d.Events = []*Event{{ID: "minute", Each: condition("increase(n)"), Params: []string{"n"}}}
-			d.Streams = []*Stream{{ID: "log", Format: "json", Each: "minute", Body: &Body{Fields: []Field{{"n", Expression{"n"}}}}}}
+			body := &Body{Fields: []Field{{"n", Expression{"n"}}}}
+			d.Streams = []*Stream{{ID: "log", Format: "json", Each: "minute", Body: body}, {ID: "rows", Format: "json", Each: "minute", Body: body, Batch: &Batch{Within: 10 * time.Minute, Rows: 25}}}
 			g, err := New(Config{Site: &Site{Cloud: Cloud{Backlog: replay, MinInterval: time.Second, BacklogInterval: time.Second}, Buses: []*Bus{bus}, Devices: []*Device{d}},
 				Log: slog.New(slog.DiscardHandler), Buffer: store, Uplinks: map[string]Uplink{"u": a},
 				Adapters: map[string]NewAdapter{"field": func(Env, *Bus, []*Device) (Adapter, error) { return minutes{start: start}, nil }}})
@@ -112,6 +131,10 @@ func TestEventsAndStreamsOutliveAnOutageOfHours(t *testing.T) {
 			want = append(want, n+1)
 		}
 		for name, got := range a.counts {
+			want := want
+			if name == "rows" && len(got) > len(want)-11 {
+				want = want[:len(got)] // the last ones wait for others
+			}
 			if !slices.Equal(got, want) {
 				t.Errorf("%s: %d of %d arrived: %s", name, len(got), len(want), firstDifference(got, want))
 			}
@@ -122,8 +145,20 @@ func TestEventsAndStreamsOutliveAnOutageOfHours(t *testing.T) {
 				t.Errorf("the control: %s", firstDifference(forgot, want))
 			}
 		}
-		if len(a.counts) != 2 {
+		if len(a.counts) != 3 {
 			t.Errorf("%d kinds arrived", len(a.counts))
+		}
+		// A row waits for others, but not longer than within; of the outage a message has as many as it may.
+		sizes := map[int]int{}
+		for _, b := range a.batches {
+			sizes[len(b.Rows)]++
+			waited, at := b.sent.Sub(b.Rows[0].Time), b.Rows[0].Time.Sub(start)
+			if at > 20*time.Minute+outage && (waited > 10*time.Minute+5*time.Second || waited < 10*time.Minute) {
+				t.Errorf("a row of %v went out after %v", at, waited)
+			}
+		}
+		if sizes[25] < 18 || sizes[11]+sizes[10] < 3 {
+			t.Errorf("messages by their rows: %v", sizes)
 		}
 	})
 }

@@ -44,7 +44,7 @@ func newEventRule(r *rules, e *Event, take func(*Device, Record)) (*eventRule, e
 		*x.bound = b
 	}
 	for _, id := range e.EachFlag {
-		if st := r.device.point(id); st != nil {
+		if st := r.device.point(id); st != nil && !st.latest.Point.Secret {
 			rule.words = append(rule.words, newAlarmWord(st))
 		}
 	}
@@ -88,6 +88,9 @@ func (e *eventRule) judgeState(now time.Time) {
 		return // nothing new was read
 	}
 	e.judged = newest
+	if e.standing && e.event.Repeat > 0 && e.repeatAt.IsZero() { // repeat was written while it stood
+		e.repeatAt = newest.Add(e.event.Repeat)
+	}
 	if !known {
 		return
 	}

@@ -91,6 +91,9 @@ func (b *builder) bit(n *ast.CallNode) node {
 	slot := -1
 	if id, ok := n.Arguments[0].(*ast.IdentifierNode); ok {
 		slot = b.slot(id.Value)
+		if b.formula.kinds[slot].Kind == NumberOperand { // a float64 has not all bits of a number of 64
+			x = func(b *bound) Value { return b.load(slot) }
+		}
 	}
 	return known(x, index, func(b *bound, v, i Value) Value {
 		bit := int(i.Float())
@@ -101,6 +104,9 @@ func (b *builder) bit(n *ast.CallNode) node {
 		case v.kind == List, v.kind == Text, bit < 0, bit > 63:
 			b.missing.note(slot, "there is no such bit")
 			return Value{}
+		}
+		if v.kind == Signed || v.kind == Unsigned {
+			return BoolValue(v.bits>>bit&1 != 0)
 		}
 		return BoolValue(int64(v.Float())>>bit&1 != 0)
 	})
@@ -155,7 +161,6 @@ type call struct {
 
 // advance takes in the sample of the call's point, where it is new.
 func (c *call) advance(b *bound, spec *callSpec) {
-	c.flag = ""
 	if spec.condition != nil {
 		c.wait(b, spec.condition)
 		return
@@ -197,6 +202,7 @@ func (c *call) step(b *bound, spec *callSpec, fresh bool) {
 	if !fresh {
 		return
 	}
+	c.flag = ""
 	now := b.counted(spec.slot)
 	if c.by = now - c.count; !c.begun {
 		c.by = 0
@@ -231,6 +237,7 @@ func (c *call) look(b *bound, spec *callSpec) {
 		c.past = &past{epoch: b.now}
 	}
 	s, p := b.operands[spec.slot].sample, c.past
+	c.flag = ""
 	value := b.counted(spec.slot)
 	if spec.name == "average" {
 		value = s.Value.Float()

@@ -32,10 +32,11 @@ type worksheet struct {
 	device *Device
 	states map[string]*pointState
 	now    time.Time
+	place  *time.Location
 }
 
 func newWorksheet(t *testing.T) *worksheet {
-	w := &worksheet{t: t, device: formulaDevice(), states: map[string]*pointState{}, now: formulaStart}
+	w := &worksheet{t: t, device: formulaDevice(), states: map[string]*pointState{}, now: formulaStart, place: time.UTC}
 	for _, st := range newReporter([]*Device{w.device}, nil).devices[0].points {
 		w.states[st.latest.Point.ID] = st
 	}
@@ -59,11 +60,7 @@ func (w *worksheet) bind(text string, want OperandKind) *bound {
 	if len(faults) > 0 {
 		w.t.Fatalf("%s: %+v", text, faults)
 	}
-	place, err := time.LoadLocation("Europe/Berlin")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return f.bind(func(name string) operand { return operand{&w.states[name].latest, w.states[name].meter} }, place)
+	return f.bind(func(name string) operand { return operand{&w.states[name].latest, w.states[name].meter} }, w.place)
 }
 
 // show is an outcome in one word and its reason.
@@ -112,6 +109,20 @@ func TestFormulasGiveWhatTheySay(t *testing.T) {
 		"good(x) and x in [1, 7]":               "true",
 		"zones":                                 "[180.5, 190, 200]",
 		"x > y ? mode : text":                   "auto",
+	} {
+		w.want(text, want)
+	}
+}
+
+// TestBitsOfNumbersOf64: none of them is lost in a float64.
+func TestBitsOfNumbersOf64(t *testing.T) {
+	w := newWorksheet(t)
+	w.set("n", UintValue(1<<63|1<<53|1))
+	w.set("x", FloatValue(5))
+	for text, want := range map[string]string{
+		"bit(n, 63) and bit(n, 53) and bit(n, 0)": "true",
+		"bit(n, 62) or bit(n, 1)":                 "false",
+		"bit(x, 2) and not bit(x, 1)":             "true",
 	} {
 		w.want(text, want)
 	}

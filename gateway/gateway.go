@@ -117,7 +117,11 @@ func (g *Gateway) storeFor(user string, r Record) uint64 {
 		if r.Kind == EventRecord {
 			class = buffer.Event
 		}
-		return appendTo(g.config.Buffer, LaneName(user, r.Kind), class, &r)
+		lane := LaneName(user, r.Kind)
+		if r.Row {
+			lane = batchLane(user, r.Name)
+		}
+		return appendTo(g.config.Buffer, lane, class, &r)
 	}
 	if g.config.OnReport != nil {
 		g.config.OnReport(user, r)

@@ -218,10 +218,21 @@ type Stream struct {
 	Each string `yaml:"each"`
 	// Content: { key: expression }, or text with {point}.
 	Body *Body `yaml:"body"`
+	// Several bodies in one message, with their times (json): { within: 10m, rows: 60 }.
+	Batch *Batch `yaml:"batch"`
 	// Registers sent as they are read (binary).
 	Raw *RawBlock `yaml:"raw"`
 	// What a message from the cloud does: none (default), write:<point>, params:<command> or modbus-read.
 	Downlink string `yaml:"downlink"`
+}
+
+// Batch collects the bodies of a stream: one message is
+// {"batch":17,"rows":[{"ts":1750234507181, …},…]}, with ts in ms UTC and at most 64 KB.
+type Batch struct {
+	// Longest time that a body waits for others.
+	Within time.Duration `yaml:"within"`
+	// Most bodies of a message, 1 to 1000 (default as many as fit).
+	Rows int `yaml:"rows"`
 }
 
 // RawBlock is a block of Modbus registers.

@@ -18,7 +18,7 @@ const (
 	ReportRecord RecordKind = iota + 1
 	EventRecord
 	StreamRecord
-	HistoryRecord // a message of several reports with their times; it is never stored
+	HistoryRecord // a message of several reports, or bodies of a stream, with their times; it is never stored
 )
 
 // Attribute is one value under its name in the cloud.
@@ -40,8 +40,9 @@ type Record struct {
 	ID       string   // of an event: unique, also across restarts
 	Severity Severity // of an event: Info, Warning or Alarm
 	Body     []byte   // of a stream: the payload
+	Row      bool     // of a stream: it is one of the rows of a message; not stored
 
-	Rows   []Record // of a history: reports
+	Rows   []Record // of a history: reports, or bodies of a stream
 	Number uint64   // of a history: that of its first row, rising; it may be followed by one for each row
 }
 

@@ -234,7 +234,7 @@ func (g *Gateway) newAccounts(c *Config) (map[string]*account, []*lane) {
 			a = g.newAccount(c, user)
 		}
 		accounts[user] = a
-		lanes = append(lanes, a.lanes...)
+		lanes = append(append(lanes, a.lanes...), g.batchLanes(c, a)...)
 	}
 	return accounts, lanes
 }

@@ -48,7 +48,9 @@ func countySite(changes ...string) *Site {
 	return s
 }
 
-func newCounty(t *testing.T) *county {
+func newCounty(t *testing.T) *county { return newCountyOf(t, countySite()) }
+
+func newCountyOf(t *testing.T, site *Site) *county {
 	store, err := buffer.Open(filepath.Join(t.TempDir(), "buffer.db"), buffer.Options{MaxSize: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +58,7 @@ func newCounty(t *testing.T) *county {
 	t.Cleanup(func() { store.Close() })
 	c := &county{t: t, fields: map[string]*field{}, clouds: map[string]Uplink{"u-left": &platform{start: time.Now()}, "u-right": &platform{start: time.Now()}}}
 	c.gateway, err = New(Config{
-		Site: countySite(), Log: slog.New(slog.DiscardHandler), Buffer: store, Uplinks: c.clouds,
+		Site: site, Log: slog.New(slog.DiscardHandler), Buffer: store, Uplinks: c.clouds,
 		Adapters: map[string]NewAdapter{"field": func(_ Env, b *Bus, _ []*Device) (Adapter, error) {
 			if b.Name == c.refuse {
 				return nil, errors.New("not this one")
@@ -158,6 +160,37 @@ func TestReloadThatFailsChangesNothing(t *testing.T) {
 		for _, f := range []*field{left, right} {
 			if err := everySecond(f); err != nil {
 				t.Error(err)
+			}
+		}
+	})
+}
+
+// TestReloadOfStreamsThatCollect: one begins to, one goes on, and the rows of one
+// that stops go out.
+func TestReloadOfStreamsThatCollect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		site := func(left, right *Batch) *Site {
+			s := countySite()
+			for i, batch := range []*Batch{left, right} {
+				s.Devices[i].Streams = []*Stream{{ID: "s", Format: "json", Every: time.Second, Body: &Body{Fields: []Field{{"p", Expression{"p"}}}}, Batch: batch}}
+			}
+			return s
+		}
+		time.Sleep(time.Until(earliest) + time.Hour) // a clock that is wrong has rows wait
+		c := newCountyOf(t, site(&Batch{Within: time.Hour, Rows: 12}, nil))
+		left, right := c.clouds["u-left"].(*platform), c.clouds["u-right"].(*platform)
+		if _, err := c.run(site(nil, &Batch{Within: 7 * time.Second}), c.clouds); err != nil {
+			t.Fatal(err)
+		}
+		if len(left.rows) != 10 {
+			t.Errorf("of the one that stops %d rows", len(left.rows))
+		}
+		if n := len(right.rows); n != 7 && n != 8 || !slices.Contains(right.got, "16.5s s") {
+			t.Errorf("of the one that begins %d rows: %v", n, right.got)
+		}
+		for _, l := range c.gateway.lanes {
+			if s := l.show(time.Now()); l.collects && (s.Grows || s.Drain > 0 || !s.Oldest.IsZero()) {
+				t.Errorf("rows that wait for others are taken for a backlog: %+v", s)
 			}
 		}
 	})

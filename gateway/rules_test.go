@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,10 @@ func newRuleDesk(t *testing.T, change func(d *Device)) *ruleDesk {
 }
 
 func (w *ruleDesk) take(_ *Device, r Record) {
+	r.Values = slices.DeleteFunc(r.Values, func(a Attribute) bool { return a.Name == hidden })
+	if r.Kind == ReportRecord && len(r.Values) == 0 {
+		return
+	}
 	line := fmt.Sprintf("%v %s", w.now.Sub(formulaStart), r.Name)
 	for _, a := range r.Values {
 		line += fmt.Sprintf(" %s=%s", a.Name, a.Value)
@@ -92,10 +97,12 @@ func (w *ruleDesk) events() []string {
 
 func condition(text string) *Expression { return &Expression{text} }
 
+const hidden = "-"
+
 // quiet keeps the reports of points out of a test of events.
 func quiet(d *Device) {
 	for _, p := range d.Points {
-		p.Secret = true
+		p.Name = hidden
 	}
 }
 
@@ -166,6 +173,11 @@ func TestBadAndStalePointsNeitherRaiseNorClear(t *testing.T) {
 	wantLines(t, stale.events(), "")
 	stale.at(5*time.Second, "x=1")
 	wantLines(t, stale.events(), "5s e")
+
+	params := eventDesk(t, &Event{When: condition("x < 5"), Params: []string{"x", "y", "n"}})
+	params.at(0, "x=9 y=1 n=2")
+	params.at(4*time.Second, "x=1 n=timeout")
+	wantLines(t, params.events(), "4s e x=1")
 
 	spoken := eventDesk(t, &Event{When: condition("not good(x)"), ClearEvent: "e_over"})
 	spoken.every("x", "9 timeout timeout 9")
@@ -295,6 +307,24 @@ func TestRulesSurviveARestart(t *testing.T) {
 	}
 }
 
+// TestAStandingAlarmTakesARepeatThatIsNew: one that is written into the site file
+// while the alarm stands.
+func TestAStandingAlarmTakesARepeatThatIsNew(t *testing.T) {
+	alarm := func(repeat time.Duration) *ruleDesk {
+		return eventDesk(t, &Event{When: condition("x > 5"), Repeat: repeat})
+	}
+	before, after := alarm(0), alarm(3*time.Second)
+	var state []byte
+	before.d.rules.book.keep = func(_ string, data []byte) { state = data }
+	before.at(0, "x=6")
+	before.d.rules.save(before.now)
+	if err := after.d.rules.restore(state); err != nil {
+		t.Fatal(err)
+	}
+	after.every("x", "6 6 6 6 6")
+	wantLines(t, after.events(), "3s e")
+}
+
 // TestLongWindowsSurviveARestart: an hour's average and rate go on with what was
 // seen before; a short window begins anew.
 func TestLongWindowsSurviveARestart(t *testing.T) {
@@ -340,6 +370,7 @@ func TestComputedPointsAreReportedLikePoints(t *testing.T) {
 			{ID: "double", Value: condition("2 * load"), Deadband: &Deadband{Value: 10}},
 			{ID: "load", As: "pressure-load", Value: condition("100 * x / 16"), Decimals: &one},
 			{ID: "best", Value: condition("good(x) ? x : y")},
+			{ID: "rated", Value: condition("16")},
 		}
 		d.Events = []*Event{{ID: "overload", When: condition("load > 50"), Params: []string{"load"}}}
 	})
@@ -348,7 +379,7 @@ func TestComputedPointsAreReportedLikePoints(t *testing.T) {
 	w.at(2*time.Second, "x=9 y=3")
 	w.at(3*time.Second, "x=timeout y=3")
 	wantLines(t, w.said, `
-0s  d_pressure-load=6.3 d_double=12.6 d_best=1
+0s  d_pressure-load=6.3 d_double=12.6 d_best=1 d_rated=16
 1s  d_best=1.001
 2s d_overload pressure-load=56.3
 2s  d_pressure-load=56.3 d_double=112.6 d_best=9
@@ -362,6 +393,30 @@ func TestComputedPointsAreReportedLikePoints(t *testing.T) {
 	if w.d.describe() != "2 of 3 points are bad" && w.d.bad != 1 {
 		t.Errorf("computed points count as bad ones of the device: %s", w.d.describe())
 	}
+}
+
+// TestWhatRestsOnASecretIsSecret: computed points, streams and bits tell nothing
+// of it; conditions may look at it.
+func TestWhatRestsOnASecretIsSecret(t *testing.T) {
+	w := newRuleDesk(t, func(d *Device) {
+		quiet(d)
+		d.point("x").Secret, d.point("n").Secret = true, true
+		d.Computed = []*Computed{{ID: "c", Value: condition("x + 1")}, {ID: "further", Value: condition("c * 2 + y")}}
+		d.Events = []*Event{{ID: "e", When: condition("x > 5"), Params: []string{"x", "c", "y"}}, {ID: "bits", EachFlag: []string{"n"}}}
+		d.Streams = []*Stream{
+			{ID: "j", Format: "json", Each: "e", Body: &Body{Fields: []Field{{"x", Expression{"x"}}, {"x1", Expression{"x + 1"}}, {"c", Expression{"c"}}, {"y", Expression{"y"}}}}},
+			{ID: "t", Format: "text", Each: "e", Body: &Body{Text: "{x} {further} {y}"}},
+		}
+	})
+	var got []Record
+	for _, s := range w.d.rules.streams {
+		s.take = func(_ *Device, r Record) { got = append(got, r) }
+	}
+	w.at(0, "x=7 y=3 n=1")
+	wantLines(t, w.said, "0s e y=3")
+	wantLines(t, streams(got, formulaStart), `
+0s j {"x":null,"x1":null,"c":null,"y":3}
+0s t null null 3`)
 }
 
 // TestWhatRestsOnAWithheldValueIsWithheld: an implausible value that may not be

@@ -22,9 +22,10 @@ type streamRule struct {
 
 // streamField is one key of a JSON body.
 type streamField struct {
-	key   string
-	bound *bound
-	point *pointState // where the expression is a point's name alone: its value as reports have it
+	key    string
+	bound  *bound
+	point  *pointState // where the expression is a point's name alone: its value as reports have it
+	secret bool        // the expression looks at a secret point
 }
 
 // streamPiece is a piece of text and the point that follows it, if any.
@@ -44,6 +45,9 @@ func newStreamRule(r *rules, s *Stream, take func(*Device, Record)) (*streamRule
 			var err error
 			if field.bound, err = r.bind(&f.Value, AnyOperand); err != nil {
 				return nil, err
+			}
+			for _, o := range field.bound.operands {
+				field.secret = field.secret || o.sample.Point.Secret
 			}
 		}
 		rule.fields = append(rule.fields, field)
@@ -98,7 +102,7 @@ func (s *streamRule) send(now time.Time) {
 
 func (s *streamRule) publish(t time.Time, body []byte) {
 	d := s.rules.device.device
-	s.take(d, Record{Kind: StreamRecord, Time: t, Name: d.Prefix + s.stream.ID, Body: body})
+	s.take(d, Record{Kind: StreamRecord, Time: t, Name: d.Prefix + s.stream.ID, Body: body, Row: s.stream.Batch != nil})
 }
 
 // body is the text or JSON of the stream; what is bad or stale is null.
@@ -129,7 +133,7 @@ func (s *streamRule) body(now time.Time) []byte {
 			continue
 		}
 		o := f.bound.eval(now)
-		if o.withheld {
+		if o.withheld || f.secret {
 			o.value = Value{}
 		}
 		if o.value.kind == Double {

@@ -85,6 +85,16 @@ func NewTrace(site *Site, log *slog.Logger) (*Trace, error) {
 // the cloud, or the point alone where the site has one device.
 func (t *Trace) Knows(name string) bool { return t.names[name] != nil }
 
+// Names are the points of the site in full, in its order.
+func (t *Trace) Names() (names []string) {
+	for _, d := range t.devices {
+		for _, p := range d.points {
+			names = append(names, d.state.device.Name+"."+p.state.latest.Point.ID)
+		}
+	}
+	return names
+}
+
 // Add takes a recorded value, in engineering units; an empty one is a read that
 // failed. Times must not go backwards.
 func (t *Trace) Add(at time.Time, name, text string) error {

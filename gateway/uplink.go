@@ -38,6 +38,11 @@ type lane struct {
 	released   bool        // what was held is confirmed, and still in the buffer
 	cuts       int         // connections in a row that ended with what goes ahead in flight
 	drain      drain
+
+	stream   string        // of a history: the data stream that it goes to
+	collects bool          // it holds the rows of a stream of a device, see batch.go
+	batch    Batch         // of those
+	patience time.Duration // until they make a message
 }
 
 // parsed is a record of the buffer that was read already.
@@ -88,7 +93,7 @@ func (l *lane) work(ctx context.Context, ends bool) {
 			case <-ctx.Done():
 			case <-l.buffer.Ready(l.name):
 			case <-l.account.wakes(l.kind):
-			case <-time.After(TurnEvery):
+			case <-time.After(l.idle()):
 			}
 			continue
 		}
@@ -99,6 +104,14 @@ func (l *lane) work(ctx context.Context, ends bool) {
 			l.publish(ctx, t, l.take(ctx))
 		}
 	}
+}
+
+// idle is how long the lane sleeps when nothing is to go out and nothing comes.
+func (l *lane) idle() time.Duration {
+	if l.patience > 0 {
+		return min(l.patience, TurnEvery)
+	}
+	return TurnEvery
 }
 
 // begin goes on where the program has ended, also where it did so with another
@@ -151,7 +164,8 @@ func (l *lane) rank() (rank, bool) {
 	if l.kind == EventRecord {
 		limit = alarmsWithin
 	}
-	records, _ := l.peek(limit)
+	records, stored := l.peek(limit)
+	l.patience = 0
 	if len(records) == 0 {
 		return rankLive, l.dissection != nil || l.held != nil
 	}
@@ -166,6 +180,9 @@ func (l *lane) rank() (rank, bool) {
 	case StreamRecord:
 		return rankStream, true
 	case HistoryRecord:
+		if l.collects {
+			return rankStream, l.complete(records[0].Time, len(stored[0].Data)) && l.clock.right()
+		}
 		return rankBacklog, l.clock.right()
 	}
 	if l.late(records[0].Time) {

@@ -85,6 +85,9 @@ func (p *past) turnDay(last mark, t time.Time, place *time.Location) {
 	p.day = day
 	if p.begin = p.now; p.begun {
 		midnight := time.Date(year, month, date, 0, 0, 0, 0, place)
+		if midnight.Day() != date { // where summer time begins at midnight, there is none
+			midnight = midnight.Add(time.Hour)
+		}
 		p.begin = interpolate(last, p.now, midnight.Sub(p.epoch))
 	}
 }

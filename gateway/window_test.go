@@ -69,12 +69,29 @@ func TestCountersNeverRunBackwards(t *testing.T) {
 	}
 }
 
+// TestAResetStaysFlagged: also when the formula is worked out for the sake of
+// other points.
+func TestAResetStaysFlagged(t *testing.T) {
+	w := newWorksheet(t)
+	b := w.bind(`delta(energy, "1h") + x`, AnyOperand)
+	w.set("x", FloatValue(0))
+	w.series(b, "energy", "0s=300 1s=301 2s=2")
+	w.set("x", FloatValue(5))
+	if got := show(b, b.eval(w.now)); got != "6 uncertain energy: the counter was reset" {
+		t.Error(got)
+	}
+}
+
 // TestDaysBeginAtTheSitesMidnight: also on the two days that have not 24 hours.
 func TestDaysBeginAtTheSitesMidnight(t *testing.T) {
-	berlin, err := time.LoadLocation("Europe/Berlin")
-	if err != nil {
-		t.Fatal(err)
+	place := func(name string) *time.Location {
+		l, err := time.LoadLocation(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
 	}
+	berlin, havana := place("Europe/Berlin"), place("America/Havana")
 	for _, tt := range []struct {
 		day   time.Time
 		hours int
@@ -82,8 +99,11 @@ func TestDaysBeginAtTheSitesMidnight(t *testing.T) {
 		{time.Date(2026, 3, 28, 0, 0, 0, 0, berlin), 24},
 		{time.Date(2026, 3, 29, 0, 0, 0, 0, berlin), 23},
 		{time.Date(2026, 10, 25, 0, 0, 0, 0, berlin), 25},
+		{time.Date(2026, 3, 8, 1, 0, 0, 0, havana), 23}, // at midnight it is one o'clock
+		{time.Date(2026, 11, 1, 0, 0, 0, 0, havana), 25},
 	} {
 		w := newWorksheet(t)
+		w.place = tt.day.Location()
 		delta, rate, average := w.bind(`delta(x, "day")`, AnyOperand), w.bind(`rate(x, "day") * 3600`, AnyOperand), w.bind(`average(x, "day")`, AnyOperand)
 		// One unit an hour, from 90 minutes before midnight on; midnight lies between two samples.
 		begin := tt.day.Add(-90 * time.Minute)
@@ -93,7 +113,7 @@ func TestDaysBeginAtTheSitesMidnight(t *testing.T) {
 			w.set("x", FloatValue(at.Sub(begin).Hours()))
 			d, r, a := delta.eval(at), rate.eval(at), average.eval(at)
 			today := at.Sub(tt.day).Hours()
-			if next := tt.day.AddDate(0, 0, 1); !at.Before(next) {
+			if next := time.Date(tt.day.Year(), tt.day.Month(), tt.day.Day()+1, 0, 0, 0, 0, w.place); !at.Before(next) {
 				if want := at.Sub(next).Hours(); differs(d.value, want) {
 					t.Errorf("%s: the next day begins with %s, not %v", tt.day.Format(time.DateOnly), d.value, want)
 				}

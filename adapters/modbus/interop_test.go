@@ -5,6 +5,8 @@ package modbus_test
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -142,6 +144,40 @@ func TestInterop(t *testing.T) {
 			said := start(t, command+" rtu "+theirs)
 			interop(t, "type: modbus-rtu, line: 19200 8N1, port: "+ours, said)
 		})
+	}
+}
+
+// TestFramesAreReadByAnotherDecoder: the frames of modbus-rtu streams, and the answers
+// to read requests of the cloud that another library has made.
+func TestFramesAreReadByAnotherDecoder(t *testing.T) {
+	frames := func(hex ...string) []string {
+		out, err := exec.Command("/usr/bin/python3", append([]string{"testdata/frames.py"}, hex...)...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Split(strings.TrimSpace(string(out)), "\n")
+	}
+	need(t, "/usr/bin/python3", "testdata/slave.py")
+	port := freePort(t)
+	start(t, "/usr/bin/python3 testdata/slave.py tcp "+port)
+	plant := parse(t, strings.NewReplacer("TYPE", "type: modbus-tcp, host: 127.0.0.1, port: "+port, "POINTS", "      first: { at: 0, type: int16 }").Replace(foreign))
+	session := openSlave(t, plant, plant.Devices[0].Points[0]).(gateway.BlockReader)
+	var got []string
+	block, err := session.ReadBlock(t.Context(), plant.Devices[0], &gateway.RawBlock{At: "4", Count: 3}, true)
+	got = append(got, hex.EncodeToString(block))
+	for _, request := range frames() {
+		ask, _ := hex.DecodeString(request)
+		answer, more := session.ReadFrame(t.Context(), plant.Devices[0], ask)
+		got, err = append(got, hex.EncodeToString(answer)), errors.Join(err, more)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := strings.Replace(got[0], "5678", "5679", 1)
+	for i, line := range frames(append(got, damaged)...) {
+		if want := []string{"1 3 4660 4660 22136", "1 1 1 0 1 1 0 0 0 0", "1 2 0 1 0 0 0 0 0 0", "1 3 4660 4660 22136", "1 4 777", "no frame"}[i]; line != want {
+			t.Errorf("frame %d reads %q, want %q", i, line, want)
+		}
 	}
 }
 

@@ -27,6 +27,7 @@ func (p *plant) withRules(t *testing.T) {
       step: { each: changed(speed), params: [speed] }
     streams:
       steps:  { format: json, each: step, body: { speed: speed } }
+      lots:   { format: json, each: step, body: { speed: speed }, batch: { within: 1h, rows: 3 } }
       raw:    { format: modbus-rtu, every: 1s, raw: { at: 10, count: 1 } }
       modbus: { format: modbus-rtu, downlink: modbus-read }
 devices:
@@ -85,7 +86,8 @@ func (p *plant) waitEvents(t *testing.T, user, names string) []report {
 
 // TestEventsOutliveAnOutageAndARestart: an alarm that is raised and cleared while the broker
 // is away arrives once, in order, with its id and its time; one that stands
-// when the daemon is killed is not raised again.
+// when the daemon is killed is not raised again, and rows that wait for others go
+// on waiting.
 func TestEventsOutliveAnOutageAndARestart(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
@@ -141,6 +143,26 @@ func TestEventsOutliveAnOutageAndARestart(t *testing.T) {
 	}
 	if len(ids) != 4 {
 		t.Errorf("of 4 events the ids are %v", ids)
+	}
+	for i, steps := range []string{"step", "step step"} {
+		p.set(t, "a", "speed", gateway.UintValue(uint64(3+i)))
+		p.waitEvents(t, "own", "hot step cooled hot "+steps)
+	}
+	for range 1000 {
+		if len(p.messages("data/own/lots")) > 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	var lots struct{ Rows []struct{ TS, Speed int64 } }
+	messages := p.messages("data/own/lots")
+	if len(messages) != 1 || json.Unmarshal(messages[0].Payload, &lots) != nil || len(lots.Rows) != 3 {
+		t.Fatalf("got %v, want one message of 3 rows", messages)
+	}
+	for i, row := range lots.Rows {
+		if row.Speed != int64(2+i) || i == 0 && row.TS > gone.UnixMilli() || i > 0 && row.TS < gone.UnixMilli() {
+			t.Errorf("row %d is %+v", i, row)
+		}
 	}
 }
 

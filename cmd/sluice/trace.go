@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"sluice/gateway"
 )
@@ -26,8 +27,8 @@ semicolons or tabs, oldest first, whose first line names its columns:
   time,point,value                    the point as device.point, or its name in the cloud
   time,press3.power,press3.mode,…     one column a point; where it is empty, nothing was read
 
-Times are RFC 3339, "2006-01-02 15:04:05" in the site's time zone, or Unix
-seconds or milliseconds. An empty value, in the first two, is a read that failed.
+Times are RFC 3339, "2006-01-02 15:04:05" or "02.01.2006 15:04:05" in the site's
+time zone, or Unix seconds or milliseconds. An empty value, in the first two, is a read that failed.
 A value holds until the next one of its point, read again at each poll, but not
 longer than --hold.`
 
@@ -51,7 +52,7 @@ func runTrace(out, errs io.Writer, s *gateway.Site, path string, hold time.Durat
 	defer buffered.Flush()
 	p := &tracePrinter{out: buffered, place: place, verbose: verbose, asJSON: asJSON}
 	trace.Report = p.print
-	r := &recording{trace: trace, place: place, name: path}
+	r := &recording{trace: trace, place: place, name: path, tell: progress(f, errs, path)}
 	if err := r.read(f); err != nil {
 		buffered.Flush()
 		fmt.Fprintf(errs, "%s\n", err)
@@ -65,6 +66,23 @@ func runTrace(out, errs io.Writer, s *gateway.Site, path string, hold time.Durat
 			r.values, r.first.In(place).Format(time.DateTime), r.last.In(place).Format(time.DateTime), p.events, p.computed, p.streams)
 	}
 	return nil
+}
+
+// traceTells is how often it is said how far a long recording is.
+var traceTells = 10 * time.Second
+
+// progress says on errs how much of a file is read.
+func progress(f *os.File, errs io.Writer, name string) (tell func(read int64)) {
+	last, size := time.Now(), int64(0)
+	if info, err := f.Stat(); err == nil {
+		size = info.Size()
+	}
+	return func(read int64) {
+		if size > 0 && time.Since(last) >= traceTells {
+			last = time.Now()
+			fmt.Fprintf(errs, "%s: %d %%\n", name, 100*read/size)
+		}
+	}
 }
 
 // tracePrinter prints records as lines.
@@ -158,7 +176,8 @@ type recording struct {
 	trace       *gateway.Trace
 	place       *time.Location
 	name        string
-	semicolons  bool // then a comma may be a decimal one
+	tell        func(read int64) // bytes, now and then
+	semicolons  bool             // then a comma may be a decimal one
 	header      []string
 	values      int
 	first, last time.Time
@@ -181,10 +200,17 @@ func (r *recording) read(f io.Reader) error {
 		if errors.Is(err, io.EOF) {
 			break
 		}
+		var wrong *csv.ParseError
+		if errors.As(err, &wrong) && !errors.Is(err, csv.ErrFieldCount) {
+			return fmt.Errorf("%s:%d: this is no line of a CSV file: %w", r.name, wrong.Line, wrong.Err)
+		}
+		if err != nil && wrong == nil {
+			return err
+		}
 		number, _ := lines.FieldPos(0)
 		switch {
 		case err != nil:
-			err = fmt.Errorf("%s: %w", r.name, err)
+			err = fmt.Errorf("the line has %d fields, the first line names %d columns", len(fields), len(r.header))
 		case r.header == nil:
 			err = r.heading(fields)
 		default:
@@ -193,6 +219,9 @@ func (r *recording) read(f io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("%s:%d: %w", r.name, number, err)
 		}
+		if r.values%10_000 == 0 {
+			r.tell(lines.InputOffset())
+		}
 	}
 	if r.values == 0 {
 		return fmt.Errorf("%s: there are no values in it", r.name)
@@ -200,12 +229,24 @@ func (r *recording) read(f io.Reader) error {
 	return nil
 }
 
+// unknown says which names there are instead of one that the site does not have.
+func (r *recording) unknown(name string) error {
+	names := r.trace.Names()
+	if len(names) > 10 {
+		names = append(names[:10], "…")
+	}
+	if len(name) > 100 || !utf8.ValidString(name) {
+		name = "…"
+	}
+	return fmt.Errorf("the site has no point %q: it has %s", name, strings.Join(names, ", "))
+}
+
 // heading takes the names of the columns.
 func (r *recording) heading(fields []string) error {
 	for i, name := range fields {
 		r.header = append(r.header, strings.TrimSpace(strings.TrimPrefix(name, "\ufeff")))
 		if i > 0 && !r.long() && !r.trace.Knows(r.header[i]) && r.header[i] != "device" && r.header[i] != "point" && r.header[i] != "value" {
-			return fmt.Errorf("the site has no point %q: the first line names the columns, as time,device,point,value or time,press3.power,…", r.header[i])
+			return fmt.Errorf("%w (the first line names the columns, as time,device,point,value or time,press3.power,…)", r.unknown(r.header[i]))
 		}
 	}
 	if len(fields) < 2 {
@@ -248,21 +289,33 @@ func (r *recording) add(at time.Time, name, text string) error {
 			text = whole + "." + fraction
 		}
 	}
-	return r.trace.Add(at, strings.TrimSpace(name), text)
+	if name = strings.TrimSpace(name); !r.trace.Knows(name) {
+		return r.unknown(name)
+	}
+	return r.trace.Add(at, name, text)
 }
 
 func (r *recording) time(text string) (time.Time, error) {
 	text = strings.TrimSpace(text)
-	if seconds, err := strconv.ParseFloat(text, 64); err == nil && seconds > 0 && seconds < 1e14 {
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil && seconds > 1e8 && seconds < 1e14 {
 		if seconds < 1e11 {
 			seconds *= 1000
 		}
 		return time.UnixMicro(int64(seconds * 1000)), nil
 	}
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", time.DateTime, "2006-01-02 15:04"} {
-		if at, err := time.ParseInLocation(layout, text, r.place); err == nil {
-			return at, nil
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", time.DateTime, "2006-01-02 15:04", "02.01.2006 15:04:05", "02.01.2006 15:04"} {
+		at, err := time.ParseInLocation(layout, text, r.place)
+		if err != nil {
+			continue
 		}
+		if layout != time.RFC3339 { // when summer time ends, an hour comes twice
+			for _, other := range []time.Time{at.Add(-time.Hour), at, at.Add(time.Hour)} {
+				if other.Format(layout) == at.Format(layout) && !other.Before(r.last) {
+					return other, nil
+				}
+			}
+		}
+		return at, nil
 	}
-	return time.Time{}, fmt.Errorf("%q is no time: write 2006-01-02T15:04:05+01:00, 2006-01-02 15:04:05, or Unix seconds or milliseconds", text)
+	return time.Time{}, fmt.Errorf("%q is no time: write 2006-01-02T15:04:05+01:00, 2006-01-02 15:04:05, 02.01.2006 15:04:05, or Unix seconds or milliseconds", text)
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // tracedSite has an alarm, a computed point and a counter.
@@ -63,6 +65,33 @@ func TestTraceSaysWhatWouldHaveBeenReported(t *testing.T) {
 	}
 }
 
+// TestTraceKnowsTheHourThatComesTwice: in local times the end of summer time is
+// no step back.
+func TestTraceKnowsTheHourThatComesTwice(t *testing.T) {
+	out, errs, err := trace(t, "time;power\n25.10.2026 02:30:00;1000\n25.10.2026 02:50;2000\n25.10.2026 02:10;3000\n25.10.2026 02:40:00;4000\n25.10.2026 03:10:00;5000\n")
+	if err != nil || !strings.Contains(out, "5 values from 2026-10-25 02:30:00 to 2026-10-25 03:10:00: 0 events, 5 values") {
+		t.Errorf("%v %s\n%s", err, errs, out)
+	}
+	if _, errs, err := trace(t, "time;power\n25.10.2026 03:30;1\n25.10.2026 03:10;2\n"); err != errFound || !strings.Contains(errs, "time goes backwards") {
+		t.Errorf("%v %s", err, errs)
+	}
+}
+
+// TestTraceOfALongRecordingSaysHowFarItIs, and keeps none of it.
+func TestTraceOfALongRecordingSaysHowFarItIs(t *testing.T) {
+	defer func(every time.Duration) { traceTells = every }(traceTells)
+	traceTells = 0
+	var csv strings.Builder
+	csv.WriteString("time,power\n")
+	for i := range 30_000 {
+		fmt.Fprintf(&csv, "%d,1000\n", 1_772_434_800+i)
+	}
+	_, errs, err := trace(t, csv.String())
+	if err != nil || !strings.Contains(errs, "values.csv: 33 %\n") || !strings.Contains(errs, "values.csv: 100 %\n") {
+		t.Errorf("%v %s", err, errs)
+	}
+}
+
 // TestTraceHoldsNotForEver: where the recording has a hole, the points are bad
 // in it, and nothing is raised from old values.
 func TestTraceHoldsNotForEver(t *testing.T) {
@@ -79,15 +108,19 @@ func TestTraceHoldsNotForEver(t *testing.T) {
 
 func TestTraceSaysWhatItCannotRead(t *testing.T) {
 	for csv, want := range map[string]string{
-		"time,device,point,value\n2026-03-02T07:00:00Z,meter,volts,230\n": `values.csv:2: the site has no point "meter.volts"`,
-		"time,volts\n2026-03-02T07:00:00Z,230\n":                          `values.csv:1: the site has no point "volts"`,
-		"time,voltage\nyesterday,230\n":                                   `values.csv:2: "yesterday" is no time`,
-		"time,voltage\n2026-03-02T07:00:00Z,high\n":                       `values.csv:2: voltage: "high" is no number`,
-		"time,state\n2026-03-02T07:00:00Z,runing\n":                       `values.csv:2: state: "runing" is no label of state`,
-		"time,voltage\n2026-03-02T07:00:01Z,1\n2026-03-02T07:00:00Z,2\n":  `values.csv:3: time goes backwards`,
-		"time,voltage\n2026-03-02T07:00:00Z,1,2\n":                        `wrong number of fields`,
-		"time,voltage\n": `there are no values in it`,
-		"":               `there are no values in it`,
+		"time,device,point,value\n2026-03-02T07:00:00Z,meter,volts,230\n":   `values.csv:2: the site has no point "meter.volts"`,
+		"time,volts\n2026-03-02T07:00:00Z,230\n":                            `values.csv:1: the site has no point "volts"`,
+		"time,voltage\nyesterday,230\n":                                     `values.csv:2: "yesterday" is no time`,
+		"time,voltage\n2026-03-02T07:00:00Z,high\n":                         `values.csv:2: voltage: "high" is no number`,
+		"time,state\n2026-03-02T07:00:00Z,runing\n":                         `values.csv:2: state: "runing" is no label of state`,
+		"time,voltage\n2026-03-02T07:00:01Z,1\n2026-03-02T07:00:00Z,2\n":    `values.csv:3: time goes backwards`,
+		"time,voltage\n2026-03-02T07:00:00Z,1,2\n":                          `values.csv:2: the line has 3 fields, the first line names 2 columns`,
+		"time,power\n45000.5,1\n":                                           `values.csv:2: "45000.5" is no time`,
+		"time,voltage\n1.3.2026,1\n":                                        `values.csv:2: "1.3.2026" is no time`,
+		"\x00\xff,\xfe\n1,2\n":                                              `values.csv:1: the site has no point "…"`,
+		"time,meter.volt\n":                                                 `it has meter.voltage, meter.power,`,
+		"time,voltage\n":                                                    `there are no values in it`,
+		"":                                                                  `there are no values in it`,
 		"time,device,point,value\n2026-03-02T07:00:00Z,meter,voltage,Inf\n": `"Inf" is no number`,
 	} {
 		if _, errs, err := trace(t, csv); err != errFound || !strings.Contains(errs, want) {

@@ -127,6 +127,17 @@ func TestHistoryGoesInBatchesWithItsTimes(t *testing.T) {
 	if want := `{"batch":17,"rows":[{"ts":1750234507181,"attributes":{"n":0,"s":"x"}},{"ts":null,"attributes":{"n":1,"s":""}}]}`; string(got[0].Payload) != want || got[0].Topic != "data/plant1/past" {
 		t.Errorf("%s %s, want %s", got[0].Topic, got[0].Payload, want)
 	}
+	body := func(text string) gateway.Record {
+		return gateway.Record{Kind: gateway.StreamRecord, Time: begin, Body: []byte(text)}
+	}
+	batch := gateway.Record{Kind: gateway.HistoryRecord, Name: "curve", Number: 3, Rows: []gateway.Record{body(`{"x":1.5,"y":null}`), body(`{"x":2}`)}}
+	if n, err := s.Publish(t.Context(), []gateway.Record{batch}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	last := tw.Received(user)[len(got)]
+	if want := `{"batch":3,"rows":[{"ts":1750234507181,"x":1.5,"y":null},{"ts":1750234507181,"x":2}]}`; string(last.Payload) != want || last.Topic != "data/plant1/curve" {
+		t.Errorf("%s %s, want %s", last.Topic, last.Payload, want)
+	}
 	rows, numbers := 0, []uint64{}
 	for _, m := range got[1:] {
 		var batch struct {

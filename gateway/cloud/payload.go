@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"strconv"
@@ -128,6 +129,10 @@ func appendHistory(list [][]byte, rows []gateway.Record, number uint64) ([][]byt
 			payload = append(payload, "null"...)
 		} else {
 			payload = strconv.AppendInt(payload, rows[i].Time.UnixMilli(), 10)
+		}
+		if body, ok := bytes.CutPrefix(rows[i].Body, []byte("{")); ok { // of a stream: an object with keys
+			payload = append(append(payload, ','), body...)
+			continue
 		}
 		payload = append(AppendAttributes(append(payload, `,"attributes":`...), rows[i], ""), '}')
 	}

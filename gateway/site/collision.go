@@ -12,6 +12,8 @@ import (
 func (l *loader) checkDevices(site *gateway.Site) {
 	users := map[string]string{} // login → device
 	names := map[[2]string]named{}
+	rest := rest{names: map[[3]string]*gateway.Device{}}
+	rest.history, _ = strings.CutPrefix(site.Cloud.Backlog, "stream:")
 	if site.Cloud.Login != nil {
 		users[site.Cloud.Login.User] = "the gateway"
 	}
@@ -41,6 +43,7 @@ func (l *loader) checkDevices(site *gateway.Site) {
 		for _, c := range d.Computed {
 			l.checkCollision(names, d.User, c.ID, d.Prefix+cmpOr(c.As, c.ID), d)
 		}
+		l.checkRest(rest, d)
 	}
 }
 
@@ -65,6 +68,40 @@ func (l *loader) checkCollision(names map[[2]string]named, user, id, name string
 		l.fault(path, "give the device a shorter prefix, or the point a shorter name with as", "the name %s of point %s is longer than 100 characters in the cloud", quote(name), quote(id))
 	}
 	names[key] = named{d, id}
+}
+
+// rest is what events, commands and streams are called in the cloud: kind, user
+// and name.
+type rest struct {
+	names   map[[3]string]*gateway.Device
+	history string // the stream of the backlog, of all users
+}
+
+func (l *loader) checkRest(r rest, d *gateway.Device) {
+	check := func(kind, id string) {
+		name := d.Prefix + id
+		key := [3]string{kind, d.User, name}
+		other := r.names[key]
+		switch r.names[key] = d; {
+		case id == "":
+		case other != nil && other != d:
+			l.fault("devices."+d.Name+".prefix", "give one of the devices another prefix", "device %s and device %s both have %s %s in the cloud", quote(other.Name), quote(d.Name), article(kind), quote(name))
+		case len(name) > 100:
+			l.fault("devices."+d.Name+".prefix", "give the device a shorter prefix", "the name %s of %s %s is longer than 100 characters in the cloud", quote(name), kind, quote(id))
+		case kind == "stream" && name == r.history:
+			l.fault("cloud.backlog", "name another stream", "stream %s of device %s goes to the same %s", quote(id), quote(d.Name), quote(name))
+		}
+	}
+	for _, e := range d.Events {
+		check("event", e.ID)
+		check("event", e.ClearEvent)
+	}
+	for _, c := range d.Commands {
+		check("command", c.ID)
+	}
+	for _, s := range d.Streams {
+		check("stream", s.ID)
+	}
 }
 
 // checkOwn looks at what a device has of its own: overridden points, dropped
@@ -118,7 +155,13 @@ func (l *loader) dropUsers(d *gateway.Device, n *names, drop []string) {
 	})
 	d.Events = keep(d.Events, func(e *gateway.Event) bool { return !needs("event", e.ID) })
 	d.Commands = keep(d.Commands, func(c *gateway.Command) bool { return !needs("command", c.ID) })
-	d.Streams = keep(d.Streams, func(s *gateway.Stream) bool { return !needs("stream", s.ID) })
+	d.Streams = keep(d.Streams, func(s *gateway.Stream) bool {
+		if s.Each == "" || slices.ContainsFunc(d.Events, func(e *gateway.Event) bool { return e.ID == s.Each }) {
+			return !needs("stream", s.ID)
+		}
+		l.warn("devices."+d.Name+".drop", "drop "+s.ID+" too, if that is right", "stream %s is sent at each %s, so it is dropped too", quote(s.ID), quote(s.Each))
+		return false
+	})
 }
 
 func keep[T any](list []T, good func(T) bool) []T {

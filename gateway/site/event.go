@@ -114,8 +114,17 @@ func (l *loader) checkConditions(p *profile, path string, e *gateway.Event, owne
 func (l *loader) checkFlags(p *profile, path string, e *gateway.Event, owner string) {
 	l.readables(path+".each_flag", p.names, e.EachFlag, owner)
 	for _, name := range e.EachFlag {
-		if point := p.names.points[name]; point != nil && !wholeNumber(point) && point.Type != gateway.Flags && point.Type != "" {
-			l.fault(path+".each_flag."+name, "", "%s is %s and has no bits", name, point.Type)
+		point, fault := p.names.points[name], func(what string) { l.fault(path+".each_flag."+name, "", "%s is %s and has no bits", name, what) }
+		switch {
+		case p.names.computed[name] != nil:
+			fault("a computed point")
+		case point == nil || point.Type == "" || point.Type == gateway.Flags && point.Count <= 1:
+		case !wholeNumber(point):
+			fault(string(point.Type))
+		case point.Count > 1:
+			fault("an array")
+		case len(point.Enum) > 0, point.Scale != nil, point.Offset != nil, point.Map != nil, point.ScaleFrom != "":
+			l.fault(path+".each_flag."+name, "read its bits as a point of their own, without scale and enum", "%s is a value in engineering units or a label: its bits are not those of the device", name)
 		}
 	}
 }

@@ -84,6 +84,9 @@ func (l *loader) expression(path string, n *names, scope gateway.Scope, e *gatew
 	}
 	if len(faults) == 0 {
 		l.checkIncrease(path, n, e.Text)
+		if strings.HasPrefix(owner, "computed.") || strings.HasPrefix(owner, "streams.") {
+			l.checkConcealed(path, n, used...)
+		}
 		l.checkMoment(path, n, used, e.Text)
 		if !n.checked {
 			n.written = append(n.written, written{path, e.Text, scope, want, used})
@@ -179,6 +182,15 @@ func (l *loader) checkMoment(path string, n *names, used []string, text string) 
 	}
 	if match := historyCall.FindStringSubmatch(text); match != nil {
 		l.warn(path, "let the guard look at a point of the device", "a guard is judged by what is read at the moment of writing: %s knows nothing of before", match[1])
+	}
+}
+
+// checkConcealed warns of a secret in what goes to the cloud.
+func (l *loader) checkConcealed(path string, n *names, used ...string) {
+	for _, name := range used {
+		if point := n.points[name]; point != nil && point.Secret {
+			l.warn(path, "leave it out", "%s is secret: what rests on it is never reported", name)
+		}
 	}
 }
 

@@ -37,16 +37,45 @@ func (l *loader) checkStream(p *profile, path string, s *gateway.Stream) {
 	if s.Body != nil {
 		l.checkBody(p, path+".body", s.Body, owner)
 	}
+	l.checkBatch(path, s, sends)
 	if s.Raw != nil && (s.Raw.At == "" || s.Raw.Count < 1) {
 		l.fault(path+".raw", "write raw: { table: holding, at: 0x0A00, count: 16 }", "raw needs at and count")
 	}
 	l.checkDownlink(p, path+".downlink", s.Downlink, owner)
 }
 
+func (l *loader) checkBatch(path string, s *gateway.Stream, sends bool) {
+	b := s.Batch
+	if b == nil {
+		return
+	}
+	switch {
+	case s.Format != "json" || !sends:
+		l.misplaced(path+".batch", "remove it", "batch belongs to a json stream that is sent: the others have no place for the time of a row")
+	case b.Within <= 0:
+		l.fault(path+".batch.within", "write within: 10m", "batch does not say how long a row may wait for others")
+	case b.Rows < 0 || b.Rows > 1000:
+		l.fault(path+".batch.rows", "", "rows is a number from 1 to 1000, not %d", b.Rows)
+	case s.Every > b.Within:
+		l.warn(path+".batch.within", "write a longer time than every", "each row goes out alone: none comes within %s of another", b.Within)
+	}
+	if s.Body == nil {
+		return
+	}
+	for _, f := range s.Body.Fields {
+		if f.Key == "ts" {
+			l.fault(path+".body.ts", "give it another name", "ts is the time of a row, which batch adds")
+		}
+	}
+}
+
 func (l *loader) checkStreamEvent(p *profile, path, event string) {
 	var known []string
 	for _, e := range p.Events {
 		if e.ID == event {
+			if e.OPCUA != nil {
+				l.fault(path, "name an event of when or each", "%s comes from the server: no message can be sent at it", quote(event))
+			}
 			return
 		}
 		known = append(known, e.ID)
@@ -61,6 +90,7 @@ func (l *loader) checkBody(p *profile, path string, b *gateway.Body, owner strin
 	for _, match := range placeholder.FindAllStringSubmatch(b.Text, -1) {
 		p.names.use(owner, match[1])
 		l.readable(path, p.names, match[1])
+		l.checkConcealed(path, p.names, match[1])
 	}
 }
 
