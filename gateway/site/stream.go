@@ -100,7 +100,9 @@ func (l *loader) checkDownlink(p *profile, path, downlink, owner string) {
 	case downlink == "none" || downlink == "modbus-read":
 	case kind == "write":
 		p.names.use(owner, name)
-		l.writablePoint(path, p.names, name, l.fault)
+		if d := l.writablePoint(path, p.names, name, l.fault); d != nil && d.Access == "w" && !d.Push {
+			l.fault(path, "write push: true, with a guard, in point "+name, "%s is written by commands only (access: w): what comes down would be refused", name)
+		}
 	case kind == "params":
 		var known []string
 		for _, c := range p.Commands {
