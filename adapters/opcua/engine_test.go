@@ -255,10 +255,9 @@ func TestMissingMessagesAreAskedForAgain(t *testing.T) {
 	}})
 	w.open(t)
 	w.tell(1, changed("first"))
-	w.tell(4) // nothing new: the next will be 4
-	for _, want := range []string{"first", "second"} {
-		w.value(t, want)
-	}
+	w.value(t, "first") // answers that come at the same time may be looked at in any order
+	w.tell(4)           // nothing new: the next will be 4
+	w.value(t, "second")
 	w.tell(4, changed("fourth"))
 	w.value(t, "fourth")
 	if log := w.log.String(); !strings.Contains(log, "messages of the server are lost") || !strings.Contains(log, "messages=1 first=2") {
