@@ -49,6 +49,7 @@ profiles:
 %s
     streams:
       job: { downlink: "params:set", format: json, every: 60s, body: { hz: setpoint } }
+      plain: { downlink: "write:setpoint", format: text }
 devices:
   - { name: m, profile: machine, bus: field, UNIT login: { user: own, password: file:own.txt } }
 `
@@ -197,6 +198,8 @@ func (f *foreign) exchanges() []exchange {
 		{"an unknown command", "command_send", `{"method":"dance","id":3}`, []string{`command_reply "error":"there is no command dance"`}, nil},
 		{"hostile", "command_send", `{"method":"set","params":{"hz":30,"hz":31},"id":4}`, []string{`command_reply "error":"not understood: \"hz\" stands there twice"`}, nil},
 		{"a stream's command", "data_set/job", `{"hz":41}`, []string{`command_reply {"method":"set","params":{"hz":41,"setpoint":41,"result":true}}`}, []string{"41"}},
+		{"a stream's value", "data_set/plain", " 35.5 ", []string{`attributes "setpoint":35.5`}, []string{"35.5"}},
+		{"a stream's value out of limits", "data_set/plain", "62", []string{`event_report setpoint 62 is above max 50 Hz`, `attributes "setpoint":35.5`}, nil},
 		{"the guard goes", "attributes_push", `{"remote":0}`, []string{`attributes "remote":false`}, []string{"local"}},
 		{"a command against the guard", "command_send", `{"method":"set","params":{"hz":30},"id":5}`, []string{`command_reply "error":"guard \"remote\" does not hold: remote is false"`}, nil},
 		{"a push against the guard", "attributes_push", `{"setpoint":30}`, []string{`event_report guard \"remote\" does not hold: remote is false`}, nil},
