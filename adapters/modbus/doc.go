@@ -59,7 +59,8 @@
 // two thirds of which are in the system's TCP. One poll of 83 values that is not
 // as before costs what it did.
 //
-// Of values that change and are published, 40 % was garbage: 2.3 µs a value, 1.5
-// µs with less of it. It is 1.7 to 2.3 µs again since garbage is collected at 30 %
-// for the sake of memory; looking at what lives is a third of it.
+// Of values that change and are published, 40 % was garbage: 2.3 µs a value. A
+// report is now parsed once on its way out, and encoded into memory that is used
+// again: 1.6 to 1.7 µs, the poll included. A quarter of it is looking at what
+// lives, since garbage is collected at 40 % for the sake of memory.
 package modbus

@@ -87,6 +87,10 @@ func openBuffer(s *gateway.Site, log *slog.Logger) (*buffer.Buffer, error) {
 	return b, err
 }
 
+// dropEvery is how often pages of the program are given back at most: what is in
+// use has to be mapped again.
+const dropEvery = 10 * time.Second
+
 // settleAfter is when what only the start needed is not needed any more.
 const settleAfter = 5 * time.Second
 
@@ -122,15 +126,18 @@ func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log 
 	d.local = d.start(ctx, serveLocal)
 	d.service.allow(s)
 	d.start(ctx, func(ctx context.Context) { d.service.run(ctx, d.watched, d.gateway.Summary) })
-	settled, collected := time.After(settleAfter), collections(ctx)
+	settled, collected, dropped := time.After(settleAfter), collections(ctx), begin
 	for ctx.Err() == nil {
 		select {
 		case <-collected:
-			dropStartPages() // a collection reads tables all over the program
+			if time.Since(dropped) >= dropEvery {
+				dropped = time.Now()
+				dropStartPages() // a collection reads tables all over the program
+			}
 		case <-settled:
-			// What a site takes is known now, and little of it is garbage: with
-			// 10,000 points this saves 3 MB for a collection more every few seconds.
-			debug.SetGCPercent(25)
+			// What a site takes is known now. 10,000 points that change ten times
+			// a second take 1 MB more than at 25, and 0.3 µs less a value.
+			debug.SetGCPercent(40)
 			debug.FreeOSMemory()
 			dropStartPages()
 		case <-again:
