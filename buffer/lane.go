@@ -234,6 +234,12 @@ func (l *lane) headUpTo(seq uint64) int {
 // Ack says that all records of the lane up to a sequence number are done. One that is not on disk is never written. The position
 // is on disk with the next commit, at the latest after Options.Flush or 1,000 acknowledged records.
 func (b *Buffer) Ack(name string, upTo uint64) {
+	b.acking(name, func(l *lane) { b.ack(l, upTo) })
+}
+
+// acking does something to a lane, if there is one, with all locks that an
+// acknowledgement takes.
+func (b *Buffer) acking(name string, do func(*lane)) {
 	l := b.find(name)
 	if l == nil {
 		return
@@ -244,7 +250,7 @@ func (b *Buffer) Ack(name string, upTo uint64) {
 	defer b.layout.RUnlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.ack(l, upTo)
+	do(l)
 }
 
 // ack is Ack with all locks.

@@ -95,18 +95,13 @@ func (b *Buffer) ReplaceGap(name, to string, event func(Loss) []byte) (bool, err
 // Move puts records of a lane, as Peek gave them, at the end of another lane as attributes and acknowledges those up to a number, in one step: no
 // commit has one without the other. It tells how many records it has moved: the oldest, as many as memory takes beside what waits for the
 // disk. Unless that is all, it acknowledges no more than these.
-func (b *Buffer) Move(name string, upTo uint64, to string, records []Record) int {
-	l := b.find(name)
-	if l == nil {
-		return 0
-	}
-	l.reading.Lock()
-	defer l.reading.Unlock()
-	b.layout.RLock()
-	defer b.layout.RUnlock()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	target := b.lane(to)
+func (b *Buffer) Move(name string, upTo uint64, to string, records []Record) (moved int) {
+	b.acking(name, func(l *lane) { moved = b.shift(l, upTo, b.lane(to), records) })
+	return moved
+}
+
+// shift is Move with all locks.
+func (b *Buffer) shift(l *lane, upTo uint64, target *lane, records []Record) int {
 	var last *pending
 	n, now := 0, time.Now()
 	for _, r := range records {

@@ -2,7 +2,6 @@ package buffer
 
 import (
 	"os"
-	"slices"
 	"time"
 )
 
@@ -90,7 +89,7 @@ func (b *Buffer) Stats() Stats {
 	return s
 }
 
-// Lanes are the names of the lanes in which records wait, in order.
+// Lanes are the names of the lanes in which records wait.
 func (b *Buffer) Lanes() (names []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -99,7 +98,6 @@ func (b *Buffer) Lanes() (names []string) {
 			names = append(names, name)
 		}
 	}
-	slices.Sort(names)
 	return names
 }
 

@@ -46,7 +46,8 @@ func (o *operator) beat(ctx context.Context) {
 
 // beatOnce writes one value, within the time to the next.
 func (o *operator) beatOnce(ctx context.Context, p *Point, v Value, h *Heartbeat) error {
-	if err := o.office.allowed(byCloud, p, true); err != nil {
+	allowed := func() error { return o.office.allowed(byCloud, p, true) }
+	if err := allowed(); err != nil {
 		return err
 	}
 	if h.While == "cloud" && !o.office.connected(o.device.User) {
@@ -57,8 +58,7 @@ func (o *operator) beatOnce(ctx context.Context, p *Point, v Value, h *Heartbeat
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.Every)
 	defer cancel()
-	w := &writing{parts: []part{o.part(p, v, nil, nil)}, force: true, blind: true,
-		still: func() error { return o.office.allowed(byCloud, p, true) }}
+	w := &writing{parts: []part{o.part(p, v, nil, nil)}, force: true, blind: true, still: allowed}
 	result, _ := o.bus.attempt(ctx, w)
 	return result.err
 }

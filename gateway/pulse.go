@@ -73,12 +73,15 @@ func (r *releases) current(rel *release) bool {
 func (r *releases) disarm(rel *release) {
 	rel.operator.disk.Lock()
 	defer rel.operator.disk.Unlock()
-	if !r.current(rel) {
+	r.mu.Lock()
+	current := r.open[rel.point] == rel
+	if current {
+		delete(r.open, rel.point)
+	}
+	r.mu.Unlock()
+	if !current {
 		return // what is on disk is of the newer one
 	}
-	r.mu.Lock()
-	delete(r.open, rel.point)
-	r.mu.Unlock()
 	if err := r.office.buffer.Put(pulsesBucket, pointName(rel.point), nil); err != nil {
 		r.office.log.Warn("pulse not taken from the disk", "device", rel.point.Device.Name, "point", rel.point.ID, "error", err)
 	}

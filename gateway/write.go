@@ -20,7 +20,7 @@ type writing struct {
 	blind bool         // don't read the points before: a stop goes out at once
 	still func() error // whether writing is allowed at that moment; may be nil
 
-	sending atomic.Bool // set before the time is looked at for the last time
+	sending *atomic.Bool // of one attempt: set before the time is looked at for the last time
 }
 
 // part is one value of a writing.
@@ -138,12 +138,12 @@ func (b *busLoop) attempt(ctx context.Context, w *writing) (v verdict, wait time
 		wait time.Duration
 	}
 	result := make(chan visit, 1)
-	// What is no longer waited for may still be looked at by the bus.
-	w = &writing{parts: slices.Clone(w.parts), force: w.force, blind: w.blind, still: w.still}
+	own := *w // what is no longer waited for may still be looked at by the bus
+	own.parts, own.sending = slices.Clone(w.parts), new(atomic.Bool)
 	begun, err := b.do(ctx, func(busCtx context.Context, b *busLoop) error {
 		var r visit
 		var lost error
-		r.verdict, r.wait, lost = b.visit(busCtx, w, ctx)
+		r.verdict, r.wait, lost = b.visit(busCtx, &own, ctx)
 		result <- r
 		return lost
 	})
@@ -153,7 +153,7 @@ func (b *busLoop) attempt(ctx context.Context, w *writing) (v verdict, wait time
 	default:
 	}
 	// The bus is within a request of this task still: it may be the write.
-	sent := begun && w.sending.Load()
+	sent := begun && own.sending.Load()
 	return verdict{sent: sent, unknown: sent, err: err}, 0
 }
 

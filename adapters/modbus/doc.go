@@ -21,14 +21,15 @@
 //
 // What a unit refuses is learnt (learn.go, seek.go): a request that gets
 // exception 1, 2 or 3, or twice in a row another one that is not "busy", or no
-// answer or a wrong one while the unit answers others, is cut into halves until it is known which point is refused,
-// which hole or border can't be read over, or how many registers are too many
-// for one request. A Read goes on with that for at most 100 ms of the bus, or
-// one request that takes longer; what works is read meanwhile. One search a
-// unit at a time; nothing is learnt before it failed twice, nor from a unit
-// that answers nothing. The plan keeps to what was learnt, also after a
-// restart, and tries it again: after a minute, then ever more rarely, at last
-// once a day (every ten minutes what may go by itself, such as exception 4). A hole in 20 points takes 4 requests more than knowing it, a
+// answer or a wrong one while the unit answers others, is cut into halves until
+// it is known which point is refused, which hole or border can't be read over,
+// or how many registers are too many for one request. A Read goes on with that
+// for at most 100 ms of the bus, or one request that takes longer; what works is
+// read meanwhile. One search a unit at a time; nothing is learnt before it
+// failed twice, nor from a unit that answers nothing. The plan keeps to what was
+// learnt, also after a restart, and tries it again: after a minute, then ever
+// more rarely, at last once a day (every ten minutes what may go by itself, such
+// as exception 4). A hole in 20 points takes 4 requests more than knowing it, a
 // point in 32 takes 10, a limit of 40 registers 8.
 //
 // A unit that is busy, or was just written, rests without holding the bus; one

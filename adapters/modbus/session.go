@@ -134,11 +134,8 @@ func (s *session) ReadAll(ctx context.Context, readings []gateway.Reading) error
 		return err
 	}
 	for i, b := range s.reading {
-		if err := s.complete(ctx, b, now); err != nil {
+		if err := s.complete(ctx, b, &readings[i], now); err != nil {
 			return err
-		}
-		if readings[i].Same = b.repeats(); readings[i].Same.IsZero() {
-			readings[i].Samples = b.samples
 		}
 	}
 	return nil
@@ -146,7 +143,7 @@ func (s *session) ReadAll(ctx context.Context, readings []gateway.Reading) error
 
 // complete does what is left to do about a group after the window. Where its
 // answers were not all as the ones before, all of them make samples.
-func (s *session) complete(ctx context.Context, b *batch, now time.Time) error {
+func (s *session) complete(ctx context.Context, b *batch, reading *gateway.Reading, now time.Time) error {
 	silent, mute := len(b.requests) > 0, true
 	for _, r := range b.requests {
 		mute = mute && silence(r.err)
@@ -160,7 +157,8 @@ func (s *session) complete(ctx context.Context, b *batch, now time.Time) error {
 	for _, l := range b.left {
 		b.samples[l.slot].Silent = silent // as the rest of its unit is
 	}
-	if b.repeats().IsZero() {
+	same := b.repeats()
+	if same.IsZero() {
 		for _, r := range b.requests {
 			if r.same {
 				r.fill(r.samples, r.last, r.heard)
@@ -171,6 +169,9 @@ func (s *session) complete(ctx context.Context, b *batch, now time.Time) error {
 		if err := s.learn(ctx, u, now); err != nil {
 			return err
 		}
+	}
+	if reading.Same = same; same.IsZero() {
+		reading.Samples = b.samples
 	}
 	return nil
 }

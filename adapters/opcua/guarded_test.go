@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
-	"io"
 	"log/slog"
 	"math"
 	"net"
@@ -68,36 +67,17 @@ func (g *guarded) start(t *testing.T) string {
 	if g.mode == 0 {
 		g.mode = ua.MessageSecurityModeSign
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				x := &guard{guarded: g, conn: c, number: g.number}
-				for x.serve() {
-				}
-			}()
+	return serveEach(t, func(c net.Conn) {
+		x := &guard{guarded: g, conn: c, number: g.number}
+		for x.serve() {
 		}
-	}()
-	return "opc.tcp://" + l.Addr().String()
+	})
 }
 
 // serve takes one chunk.
 func (g *guard) serve() bool {
-	head := make([]byte, 8)
-	if _, err := io.ReadFull(g.conn, head); err != nil {
-		return false
-	}
-	chunk := append(head, make([]byte, max(8, binary.LittleEndian.Uint32(head[4:]))-8)...)
-	if _, err := io.ReadFull(g.conn, chunk[8:]); err != nil {
+	chunk := takeChunk(g.conn)
+	if chunk == nil {
 		return false
 	}
 	switch string(chunk[:3]) {

@@ -140,6 +140,12 @@ func FuzzAnswers(f *testing.F) {
 // likes. It says then that it has.
 func hostileServer(t *testing.T, answer func(c net.Conn, request uint32, service any) bool) string {
 	t.Helper()
+	return serveEach(t, func(c net.Conn) { serveHostile(t, c, answer) })
+}
+
+// serveEach serves each connection, until it returns, and gives the endpoint.
+func serveEach(t *testing.T, serve func(net.Conn)) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -151,10 +157,26 @@ func hostileServer(t *testing.T, answer func(c net.Conn, request uint32, service
 			if err != nil {
 				return
 			}
-			go serveHostile(t, c, answer)
+			go func() {
+				defer c.Close()
+				serve(c)
+			}()
 		}
 	}()
 	return "opc.tcp://" + l.Addr().String()
+}
+
+// takeChunk reads a whole chunk; nil at the end of the connection.
+func takeChunk(c net.Conn) []byte {
+	head := make([]byte, 8)
+	if _, err := io.ReadFull(c, head); err != nil {
+		return nil
+	}
+	chunk := append(head, make([]byte, max(8, binary.LittleEndian.Uint32(head[4:]))-8)...)
+	if _, err := io.ReadFull(c, chunk[8:]); err != nil {
+		return nil
+	}
+	return chunk
 }
 
 // chunkOf is a chunk of a message without security.
@@ -171,19 +193,11 @@ func chunkOf(kind string, request uint32, body []byte) []byte {
 }
 
 func serveHostile(t *testing.T, c net.Conn, answer func(net.Conn, uint32, any) bool) {
-	defer c.Close()
-	for {
-		head := make([]byte, 8)
-		if _, err := io.ReadFull(c, head); err != nil {
-			return
-		}
-		rest := make([]byte, max(8, binary.LittleEndian.Uint32(head[4:]))-8)
-		if _, err := io.ReadFull(c, rest); err != nil {
-			return
-		}
+	for chunk := takeChunk(c); chunk != nil; chunk = takeChunk(c) {
+		rest := chunk[8:]
 		var request uint32
 		var service any = "hello"
-		switch string(head[:3]) {
+		switch string(chunk[:3]) {
 		case "MSG":
 			request = binary.LittleEndian.Uint32(rest[12:])
 			_, service, _ = ua.DecodeService(rest[16:])

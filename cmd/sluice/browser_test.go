@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -86,12 +85,17 @@ func localAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
+// newPage is a plant with a page that the browser can open.
+func newPage(t *testing.T) (ctx context.Context, p *plant, address string) {
+	t.Helper()
+	ctx, p, address = browser(t), newPlant(t), localAddress(t)
+	p.configure(t, "local: { http: none }", "local: { http: "+address+" }")
+	return ctx, p, address
+}
+
 // TestPageShowsTheField: values move, an outage shows and ends.
 func TestPageShowsTheField(t *testing.T) {
-	ctx := browser(t)
-	p := newPlant(t)
-	address := localAddress(t)
-	p.configure(t, "local: { http: none }", "local: { http: "+address+" }")
+	ctx, p, address := newPage(t)
 	p.set(t, "a", "speed", gateway.UintValue(1450))
 	runPlant(t, p)
 	const speed = `document.querySelector('[data-point="a/speed"] .value')?.textContent`
@@ -151,10 +155,7 @@ func TestPageWrites(t *testing.T) {
 // TestPageShowsLocks: each lock is told on every screen, with when, who and why,
 // until it is taken away, and both stand in the audit.
 func TestPageShowsLocks(t *testing.T) {
-	ctx := browser(t)
-	p := newPlant(t)
-	address := localAddress(t)
-	p.configure(t, "local: { http: none }", "local: { http: "+address+" }")
+	ctx, p, address := newPage(t)
 	runPlant(t, p)
 	const all, one = `document.querySelector('[data-lock=all]')?.textContent`, `document.querySelector('[data-lock=a]')?.textContent`
 	do(t, ctx, "no lock", chromedp.Navigate("http://"+address+"/"), until(`document.querySelector('#verdict')`), until(`!document.querySelector('[data-lock]')`))
@@ -179,10 +180,7 @@ func TestPageShowsLocks(t *testing.T) {
 // TestPageOnAPhone: on the smallest one no value is cut off, and no screen is
 // wider than it.
 func TestPageOnAPhone(t *testing.T) {
-	ctx := browser(t)
-	p := newPlant(t)
-	address := localAddress(t)
-	p.configure(t, "local: { http: none }", "local: { http: "+address+" }")
+	ctx, p, address := newPage(t)
 	p.configure(t, "unit: rpm }", "unit: revolutions/min }")
 	p.set(t, "a", "speed", gateway.UintValue(12450))
 	runPlant(t, p)
@@ -227,10 +225,7 @@ func openStreams(t *testing.T, address string, n int) (closeAll func()) {
 // TestPageGivesItsStreamBack: a page that is left, by whatever way, holds no
 // stream; one that finds none left says so, and goes on when there is one.
 func TestPageGivesItsStreamBack(t *testing.T) {
-	ctx := browser(t)
-	p := newPlant(t)
-	address := localAddress(t)
-	p.configure(t, "local: { http: none }", "local: { http: "+address+" }")
+	ctx, p, address := newPage(t)
 	runPlant(t, p)
 	const well = `document.querySelector('#verdict')?.textContent.includes('all is well')`
 	for i := range 7 { // a browser opens six connections to a server at most
@@ -247,24 +242,16 @@ func TestPageGivesItsStreamBack(t *testing.T) {
 // TestPageThatNobodySees: it does not come back by itself when the gateway does,
 // but when somebody looks.
 func TestPageThatNobodySees(t *testing.T) {
-	ctx := browser(t)
-	p := newPlant(t)
-	address := localAddress(t)
-	p.configure(t, "local: { http: none }", "local: { http: "+address+" }")
+	ctx, p, address := newPage(t)
 	s, err := loadSite(p.path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	run, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- serve(run, s, slog.New(slog.DiscardHandler), nil, nil) }()
+	stop := serveSite(t, s)
 	const live = `document.querySelector('#verdict') && !document.querySelector('.lost')`
 	const hide = `Object.defineProperty(document, 'hidden', { configurable: true, get: () => %t }); document.dispatchEvent(new Event('visibilitychange'))`
 	do(t, ctx, "the page", chromedp.Navigate("http://"+address+"/"), until(live), chromedp.Evaluate(fmt.Sprintf(hide, true), nil))
 	stop()
-	if err := <-ended; err != nil {
-		t.Fatal(err)
-	}
 	do(t, ctx, "the gateway goes", until(`document.querySelector('.lost')`))
 	runPlant(t, p)
 	closeAll := openStreams(t, address, mostStreams-1)
@@ -292,11 +279,7 @@ func TestPageStaysSmoothWith5000Points(t *testing.T) {
 	ctx := browser(t)
 	address := localAddress(t)
 	s := manyPoints(t, address)
-	log := slog.New(slog.DiscardHandler)
-	runCtx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- serve(runCtx, s, log, nil, nil) }()
-	t.Cleanup(func() { cancel(); <-ended })
+	serveSite(t, s)
 
 	do(t, ctx, "points", chromedp.Navigate("http://"+address+"/#/points"), until(`document.querySelector('.tools .aside')?.textContent.replace(/\D/g,'') == '5000'`),
 		until(`document.querySelectorAll('.row.good').length > 10`))

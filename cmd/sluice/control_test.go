@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,16 +22,24 @@ func runPlant(t *testing.T, p *plant) *gateway.Site {
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveSite(t, s)
+	return s
+}
+
+// serveSite runs the gateway of a site until stop, or the end of the test.
+func serveSite(t *testing.T, s *gateway.Site) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- serve(ctx, s, slog.New(slog.DiscardHandler), nil, nil) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	})
-	return s
+	t.Cleanup(stop)
+	return stop
 }
 
 // eventually tries until there is no error, for at most ten seconds.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"strings"
@@ -24,9 +23,7 @@ func TestCheckShowsWhatWasLearnt(t *testing.T) {
 	if out, _, err := execute(t, "check", "-v", p.path); err != nil || strings.Contains(out, "learnt") {
 		t.Fatalf("before the first run: %v\n%s", err, out)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, s, slog.New(slog.DiscardHandler), nil, nil) }()
+	stop := serveSite(t, s)
 	shows := func() error {
 		out, _, err := execute(t, "check", "-v", p.path)
 		if err == nil && !strings.Contains(out, "not read  exception 2: illegal data address  since 20") {
@@ -36,9 +33,6 @@ func TestCheckShowsWhatWasLearnt(t *testing.T) {
 	}
 	eventually(t, shows)
 	stop()
-	if err := <-ended; err != nil {
-		t.Fatal(err)
-	}
 	if err := shows(); err != nil {
 		t.Errorf("after the gateway has stopped: %v", err)
 	}

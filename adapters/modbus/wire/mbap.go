@@ -53,7 +53,10 @@ func (c *Client) exchangeMBAP(ctx context.Context, r Request) ([]byte, error) {
 
 // pause waits until there was no request for the quiet time: some units, and many converters, lose one that follows too soon.
 func (c *Client) pause(ctx context.Context, quiet time.Duration) error {
-	wait := time.Until(c.ended.Add(max(quiet, c.o.Quiet)))
+	if quiet = max(quiet, c.o.Quiet); quiet <= 0 {
+		return nil
+	}
+	wait := time.Until(c.ended.Add(quiet))
 	if wait <= 0 {
 		return nil
 	}
