@@ -100,6 +100,7 @@ type Buffer struct {
 	allocSize  int64      // the file grows by so much
 	quarantine int64      // bytes in quarantine
 	suspect    bool       // a commit has failed: the file has to be reopened
+	unsure     *unsure    // to be undone
 
 	aside   SetAside
 	damaged []found // damaged records, until they are replaced

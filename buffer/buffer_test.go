@@ -398,60 +398,66 @@ func TestQuarantineKeepsRecordAside(t *testing.T) {
 }
 
 func TestQuarantinedRecordGoesBackOrGoes(t *testing.T) {
-	for _, late := range []bool{false, true} {
-		var f faults
-		path := newPath(t)
-		b := open(t, path, f.options(Options{}))
-		var seqs []uint64
-		for i := range 6 {
-			seqs = append(seqs, b.Append("l", Class(i%2), noon, fmt.Appendf(nil, "%d", i)))
-		}
-		for _, i := range []int{1, 2, 4} {
-			if err := b.Quarantine("l", seqs[i], "x"); err != nil {
-				t.Fatal(err)
-			}
-		}
-		f.late.Store(late)
-		_, err := b.QuarantineRetry(seqs[1])
-		f.late.Store(false)
-		if late {
-			if !errors.Is(err, errDisk) {
-				t.Fatal(err)
-			}
-			closeNow(t, b) // whether it is back is known once the file is read
-			b = open(t, path, Options{})
-			if got := texts(peek(t, b, "l", 10)); got != "0 3 5 1" {
-				t.Fatalf("after a commit that failed and happened: %q", got)
-			}
-			continue
-		}
-		if err != nil {
+	path := newPath(t)
+	b := open(t, path, Options{})
+	var seqs []uint64
+	for i := range 6 {
+		seqs = append(seqs, b.Append("l", Class(i%2), noon, fmt.Appendf(nil, "%d", i)))
+	}
+	for _, i := range []int{1, 2, 4} {
+		if err := b.Quarantine("l", seqs[i], "x"); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.QuarantineDrop(seqs[2]); err != nil {
+	}
+	if _, err := b.QuarantineRetry(seqs[1]); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.QuarantineDrop(seqs[2]); err != nil {
+		t.Fatal(err)
+	}
+	for _, seq := range []uint64{seqs[1], seqs[2], seqs[0], 99} {
+		_, err := b.QuarantineRetry(seq)
+		if !errors.Is(err, ErrNotFound) || !errors.Is(b.QuarantineDrop(seq), ErrNotFound) {
+			t.Fatalf("%d: %v", seq, err)
+		}
+	}
+	for range 2 {
+		balanced(t, b)
+		list, err := b.Quarantined()
+		if err != nil || len(list) != 1 || list[0].Seq != seqs[4] {
+			t.Fatalf("%v %v", list, err)
+		}
+		r := peek(t, b, "l", 10)
+		if texts(r) != "0 3 5 1" || r[3].Class != Event || !r[3].Time.Equal(noon) {
+			t.Fatalf("%v", r)
+		}
+		closeNow(t, b)
+		b = open(t, path, Options{})
+	}
+	if n := len(drain(t, b, "l")); n != 4 {
+		t.Fatal(n)
+	}
+}
+
+// TestALaneGoesOnAfterItsOnlyRecordWasPutAside, in a segment that was given up
+// meanwhile.
+func TestALaneGoesOnAfterItsOnlyRecordWasPutAside(t *testing.T) {
+	b := open(t, newPath(t), Options{Gaps: true})
+	for range 3 {
+		if err := b.Quarantine("l", b.Append("l", Attributes, noon, []byte("bad")), "x"); err != nil {
 			t.Fatal(err)
 		}
-		for _, seq := range []uint64{seqs[1], seqs[2], seqs[0], 99} {
-			_, err := b.QuarantineRetry(seq)
-			if !errors.Is(err, ErrNotFound) || !errors.Is(b.QuarantineDrop(seq), ErrNotFound) {
-				t.Fatalf("%d: %v", seq, err)
-			}
+		for _, text := range []string{"a", "b", "c"} {
+			b.Append("l", Attributes, noon, []byte(text))
 		}
-		for range 2 {
-			balanced(t, b)
-			list, err := b.Quarantined()
-			if err != nil || len(list) != 1 || list[0].Seq != seqs[4] {
-				t.Fatalf("%v %v", list, err)
-			}
-			r := peek(t, b, "l", 10)
-			if texts(r) != "0 3 5 1" || r[3].Class != Event || !r[3].Time.Equal(noon) {
-				t.Fatalf("%v", r)
-			}
-			closeNow(t, b)
-			b = open(t, path, Options{})
+		syncNow(t, b)
+		if got := texts(peek(t, b, "l", 10)); got != "a b c" {
+			t.Errorf("in the lane is %q", got)
 		}
-		if n := len(drain(t, b, "l")); n != 4 {
-			t.Fatal(n)
+		drain(t, b, "l")
+		syncNow(t, b)
+		if s := balanced(t, b); s.Dropped.Total() > 0 || s.Waiting > 0 {
+			t.Errorf("%+v", s)
 		}
 	}
 }

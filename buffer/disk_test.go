@@ -42,6 +42,32 @@ func TestNewRecordsStopWhenFull(t *testing.T) {
 	}
 }
 
+// TestAFullBufferKeepsSomeBack: small state finds room in a twentieth of the
+// size, and no record goes for it.
+func TestAFullBufferKeepsSomeBack(t *testing.T) {
+	const size = 4 << 20
+	b := open(t, newPath(t), Options{MaxSize: size, WhenFull: StopNew})
+	for i := range 20_000 {
+		b.Append("l", Attributes, noon, make([]byte, 300))
+		if i%100 == 0 {
+			syncNow(t, b)
+		}
+	}
+	syncNow(t, b)
+	before := balanced(t, b)
+	if before.Dropped.Full == 0 {
+		t.Fatal("it never was full")
+	}
+	for i := range size / 20 / 2 / 1000 {
+		if err := b.Put("state", fmt.Sprint(i), make([]byte, 900)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := balanced(t, b); after.Dropped != before.Dropped || after.Waiting != before.Waiting {
+		t.Errorf("%d records before, %d after, dropped %+v", before.Waiting, after.Waiting, after.Dropped)
+	}
+}
+
 func TestDiskIsLeftToOthers(t *testing.T) {
 	t.Parallel()
 	var free atomic.Int64

@@ -4,23 +4,48 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 // heal reopens the file after a commit has failed: what bbolt holds in memory about a file that it could not write is not to be relied
 // on. The failed transaction may be in the file or not; its records are written again under the same numbers. While the file can't be
 // opened, reading goes on with what is open. It is called with writer and without layout.
 func (b *Buffer) heal() error {
-	if !b.suspect {
-		return nil
+	if b.suspect {
+		if err := b.reopen(); err != nil {
+			return fmt.Errorf("reopen buffer %s: %w", b.path, err)
+		}
+		b.suspect = false
+		b.mu.Lock()
+		b.count.Reopened++
+		b.mu.Unlock()
 	}
-	if err := b.reopen(); err != nil {
-		return fmt.Errorf("reopen buffer %s: %w", b.path, err)
+	if b.unsure != nil {
+		if err := b.updateOrDrop(&work{}, b.unsure.undo); err != nil {
+			return fmt.Errorf("undo what failed in buffer %s: %w", b.path, err)
+		}
+		b.layout.Lock()
+		b.mu.Lock()
+		b.unsure.lane.head = nil // it may have been read in between
+		b.mu.Unlock()
+		b.layout.Unlock()
+		b.unsure = nil
 	}
-	b.suspect = false
-	b.mu.Lock()
-	b.count.Reopened++
-	b.mu.Unlock()
 	return nil
+}
+
+// unsure is a change of a lane on disk that failed, and that may be in the file all the same, while memory and the caller know nothing of it.
+type unsure struct {
+	lane *lane
+	undo func(*bolt.Tx) error // does nothing where it is not in the file
+}
+
+// undoLater has a change that failed undone before anything else is written, if it can be in the file.
+func (b *Buffer) undoLater(l *lane, undo func(*bolt.Tx) error) {
+	if b.suspect {
+		b.unsure = &unsure{l, undo}
+	}
 }
 
 func (b *Buffer) reopen() error {

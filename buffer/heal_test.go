@@ -50,6 +50,140 @@ func TestFailedSyncOfTheDiskDoublesNothing(t *testing.T) {
 	}
 }
 
+// TestAFailedSyncOfARetryLosesNothing: what goes back from quarantine is in its
+// lane or still in quarantine, never in both or none, whatever the disk has kept
+// of it, and the caller is told which.
+func TestAFailedSyncOfARetryLosesNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		early, late int // commits that fail in a row
+		back        bool
+	}{
+		"it works":                   {0, 0, true},
+		"not written":                {1, 0, false},
+		"written, sync fails once":   {0, 1, true},
+		"written, sync fails twice":  {0, 2, false},
+		"written, sync fails longer": {0, 5, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := newPath(t)
+			b, arm := failing(t, path, c.early, c.late)
+			seq := b.Append("l", Attributes, noon, []byte("old"))
+			if err := b.Quarantine("l", seq, "x"); err != nil {
+				t.Fatal(err)
+			}
+			once := func(b *Buffer, waiting string) {
+				t.Helper()
+				list, err := b.Quarantined()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n := len(list); n > 1 || (n == 1) != (waiting == "") || texts(peek(t, b, "l", 10)) != waiting {
+					t.Errorf("%d in quarantine, in the lane is %q, want %q", n, texts(peek(t, b, "l", 10)), waiting)
+				}
+			}
+			arm()
+			if _, err := b.QuarantineRetry(seq); (err == nil) != c.back {
+				t.Fatalf("the retry says %v", err)
+			}
+			after, err := Open(copyFile(t, path), Options{}) // what a power cut now would leave
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer after.Close()
+			if list, err := after.Quarantined(); err != nil || len(list)+after.Len("l") != 1 {
+				t.Errorf("after a power cut: %d in quarantine, %d in the lane, %v", len(list), after.Len("l"), err)
+			}
+			for b.Put("state", "x", nil) != nil { // until the disk works
+			}
+			waiting := map[bool]string{true: "old", false: ""}[c.back]
+			once(b, waiting)
+			last := b.Append("l", Attributes, noon, []byte("new"))
+			syncNow(t, b)
+			if !c.back { // others are confirmed, and the program starts anew
+				b.Ack("l", last)
+				syncNow(t, b)
+			}
+			balanced(t, b)
+			closeNow(t, b)
+			b = open(t, path, Options{})
+			if c.back {
+				waiting = "old new"
+			}
+			once(b, waiting)
+			if !c.back {
+				if _, err := b.QuarantineRetry(seq); err != nil || texts(peek(t, b, "l", 10)) != "old" {
+					t.Errorf("again: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// failing opens a buffer of which the next commits fail, once it is armed: some
+// before they are written, some after.
+func failing(t *testing.T, path string, early, late int) (b *Buffer, arm func()) {
+	armed := false
+	fails := func(left *int) func() error {
+		return func() error {
+			if !armed || *left == 0 {
+				return nil
+			}
+			*left--
+			return errDisk
+		}
+	}
+	b = open(t, path, Options{Gaps: true, MaxSize: 1 << 20, retry: time.Millisecond, fail: fails(&early), failLate: fails(&late)})
+	return b, func() {
+		b.writer.Lock()
+		defer b.writer.Unlock()
+		armed = true
+	}
+}
+
+// TestAFailedSyncOfAQuarantineLosesNothing: the record stays where it was, what
+// would have made room for it too, and another try puts it aside.
+func TestAFailedSyncOfAQuarantineLosesNothing(t *testing.T) {
+	for _, c := range []struct{ early, late int }{{1, 0}, {0, 1}, {0, 2}, {0, 5}} {
+		path := newPath(t)
+		b, arm := failing(t, path, c.early, c.late)
+		aside := 0
+		for ; b.Stats().Evicted == 0; aside++ { // till it is full
+			if err := b.Quarantine("l", b.Append("l", Attributes, noon, make([]byte, 10_000)), "x"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		first := b.Append("l", Attributes, noon, []byte("a"))
+		seq := b.Append("l", Attributes, noon, make([]byte, 9_999))
+		b.Append("l", Attributes, noon, []byte("c"))
+		syncNow(t, b)
+		check := func(waiting, evicted int) {
+			t.Helper()
+			list, err := b.Quarantined()
+			if s := balanced(t, b); err != nil || len(list) != aside-1 || int(s.Evicted) != evicted || b.Len("l") != waiting || len(peek(t, b, "l", 10)) != waiting || s.Dropped.Total() > 0 {
+				t.Errorf("%+v: %d in quarantine, want %d; in the lane %d, want %d; %+v", c, len(list), aside-1, b.Len("l"), waiting, s)
+			}
+		}
+		check(3, 1)
+		arm()
+		if err := b.Quarantine("l", seq, "x"); !errors.Is(err, errDisk) {
+			t.Fatal(err)
+		}
+		for b.Put("state", "x", nil) != nil { // until the disk works
+		}
+		check(3, 1)
+		if err := b.Quarantine("l", seq, "x"); err != nil {
+			t.Error(err)
+		}
+		check(2, 2)
+		b.Ack("l", first)
+		closeNow(t, b)
+		b = open(t, path, Options{})
+		if got := texts(peek(t, b, "l", 10)); got != "c" {
+			t.Errorf("after a restart %q", got)
+		}
+	}
+}
+
 func TestGoesOnInMemoryWithoutADisk(t *testing.T) {
 	var f faults
 	b := open(t, newPath(t), f.options(Options{MaxMemory: 100 << 10, Gaps: true, Flush: time.Millisecond}))

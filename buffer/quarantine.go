@@ -1,10 +1,12 @@
 package buffer
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -97,6 +99,7 @@ func (b *Buffer) moveAside(l *lane, seq uint64, reason string) error {
 	}
 	a := &aside{lane: l, seg: s.seg.id, seq: seq, reason: reason, limit: b.opt.MaxSize / 8, before: b.quarantine}
 	if err := b.update(a.apply); err != nil {
+		b.undoLater(l, a.undo)
 		return err
 	}
 	b.quarantine = a.after
@@ -104,8 +107,9 @@ func (b *Buffer) moveAside(l *lane, seq uint64, reason string) error {
 	defer b.mu.Unlock()
 	l.tookAside(s, seq)
 	b.count.Quarantined++
-	if b.count.Evicted += uint64(a.evicted); a.evicted > 0 {
-		b.opt.Log.Warn("quarantine is full, its oldest records are lost", "file", b.path, "count", a.evicted)
+	if n := len(a.evicted); n > 0 {
+		b.count.Evicted += uint64(n)
+		b.opt.Log.Warn("quarantine is full, its oldest records are lost", "file", b.path, "count", n)
 	}
 	return nil
 }
@@ -122,7 +126,9 @@ func (l *lane) holder(seq uint64) *share {
 func (l *lane) tookAside(s *share, seq uint64) {
 	s.seg.total--
 	s.seg.live--
-	s.live--
+	if s.live--; s.live == 0 { // the segment may go, and come back as another
+		l.shares = slices.DeleteFunc(l.shares, func(x *share) bool { return x == s })
+	}
 	l.disk--
 	if n := l.headUpTo(seq); n > 0 && l.head[n-1].Seq == seq {
 		l.head = append(l.head[:n-1:n-1], l.head[n:]...)
@@ -138,8 +144,11 @@ type aside struct {
 	limit   int64
 	before  int64 // bytes in quarantine
 	after   int64
-	evicted int
+	evicted []stored
+	value   []byte // of the record
 }
+
+type stored struct{ key, value []byte }
 
 func (a *aside) apply(tx *bolt.Tx) error {
 	k := key(a.seq)
@@ -151,6 +160,7 @@ func (a *aside) apply(tx *bolt.Tx) error {
 	if v == nil || !intact(k, v) || laneOf(v) != a.lane.id {
 		return ErrNotFound
 	}
+	a.value = bytes.Clone(v)
 	value := sealed(k, append(appendText(appendText(nil, a.lane.name), a.reason), v...))
 	quarantine := tx.Bucket(quarantineBucket)
 	if err := a.evict(quarantine, int64(len(value))); err != nil {
@@ -164,20 +174,39 @@ func (a *aside) apply(tx *bolt.Tx) error {
 
 // evict deletes the oldest until a new one of that size fits.
 func (a *aside) evict(quarantine *bolt.Bucket, size int64) error {
-	a.after, a.evicted = a.before+size, 0
-	var old [][]byte
+	a.after, a.evicted = a.before+size, nil
 	c := quarantine.Cursor()
 	for k, v := c.First(); k != nil && a.after > a.limit; k, v = c.Next() {
 		a.after -= int64(len(v))
-		old = append(old, k)
+		a.evicted = append(a.evicted, stored{bytes.Clone(k), bytes.Clone(v)})
 	}
-	for _, k := range old {
-		if err := quarantine.Delete(k); err != nil {
+	for _, old := range a.evicted {
+		if err := quarantine.Delete(old.key); err != nil {
 			return err
 		}
 	}
-	a.evicted = len(old)
 	return nil
+}
+
+// undo puts the record back where it was, and what made room for it.
+func (a *aside) undo(tx *bolt.Tx) error {
+	k, quarantine := key(a.seq), tx.Bucket(quarantineBucket)
+	if quarantine.Get(k) == nil {
+		return nil
+	}
+	if err := quarantine.Delete(k); err != nil {
+		return err
+	}
+	for _, old := range a.evicted {
+		if err := quarantine.Put(old.key, old.value); err != nil {
+			return err
+		}
+	}
+	seg, err := openSegment(tx.Bucket(segmentsBucket), a.seg)
+	if err != nil {
+		return err
+	}
+	return seg.Put(k, a.value)
 }
 
 func appendText(value []byte, text string) []byte {

@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -16,6 +17,7 @@ func (b *Buffer) QuarantineRetry(seq uint64) (uint64, error) {
 	if err == nil {
 		if err = b.outOfQuarantine(r); err != nil {
 			b.withdraw(r)
+			b.undoLater(r.lane, r.undo)
 		}
 	}
 	if err != nil {
@@ -41,7 +43,7 @@ type retry struct {
 	seq   uint64
 	class Class
 	value []byte
-	freed int64
+	old   []byte // as it was in quarantine
 }
 
 // prepareRetry gives the record its new number and the value that goes with it.
@@ -106,7 +108,7 @@ func (b *Buffer) outOfQuarantine(r *retry) error {
 	if err != nil && !b.happened(r) {
 		return err
 	}
-	b.quarantine -= r.freed
+	b.quarantine -= int64(len(r.old))
 	if r.lane == nil {
 		return nil
 	}
@@ -141,7 +143,7 @@ func (r *retry) apply(tx *bolt.Tx, acked uint64) error {
 	if v == nil {
 		return ErrNotFound
 	}
-	r.freed = int64(len(v))
+	r.old = bytes.Clone(v)
 	if err := bucket.Delete(key(r.from)); err != nil || r.lane == nil {
 		return err
 	}
@@ -153,6 +155,18 @@ func (r *retry) apply(tx *bolt.Tx, acked uint64) error {
 		return err
 	}
 	return seg.Put(key(r.seq), r.value)
+}
+
+// undo puts the record into quarantine again: nobody has waited for it in its lane, and what came behind it may be confirmed by now.
+func (r *retry) undo(tx *bolt.Tx) error {
+	seg := tx.Bucket(segmentsBucket).Bucket(key(r.seq >> segmentBits))
+	if seg == nil || seg.Get(key(r.seq)) == nil {
+		return nil
+	}
+	if err := seg.Delete(key(r.seq)); err != nil {
+		return err
+	}
+	return tx.Bucket(quarantineBucket).Put(key(r.from), r.old)
 }
 
 // happened tells whether a transaction that returned an error is in the file all the same. A write that succeeds afterwards makes sure that
