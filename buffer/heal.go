@@ -27,7 +27,7 @@ func (b *Buffer) heal() error {
 		}
 		b.layout.Lock()
 		b.mu.Lock()
-		b.unsure.lane.head = nil // it may have been read in between
+		b.unsure.lane.unsure, b.unsure.lane.head = false, nil // it may have been read in between
 		b.mu.Unlock()
 		b.layout.Unlock()
 		b.unsure = nil
@@ -43,9 +43,13 @@ type unsure struct {
 
 // undoLater has a change that failed undone before anything else is written, if it can be in the file.
 func (b *Buffer) undoLater(l *lane, undo func(*bolt.Tx) error) {
-	if b.suspect {
-		b.unsure = &unsure{l, undo}
+	if !b.suspect {
+		return
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l.unsure = true
+	b.unsure = &unsure{l, undo}
 }
 
 func (b *Buffer) reopen() error {

@@ -31,6 +31,7 @@ type lane struct {
 	mem    []*pending // records not on disk, oldest first
 	newest uint64     // highest number of a record on disk that is no gap
 	tails  []tail     // gaps on disk with nothing behind them
+	unsure bool       // a change of what is on disk will be undone: until then, what can't be found isn't lost
 }
 
 // share is what a lane has in a segment.
@@ -157,7 +158,7 @@ func (b *Buffer) fillHead(l *lane, limit int) error {
 		chunk = slices.Concat(l.head, chunk)
 	}
 	l.head = chunk
-	if lost := l.disk - len(l.head); ended && lost > 0 {
+	if lost := l.disk - len(l.head); ended && lost > 0 && !l.unsure {
 		l.recount()
 		b.corrupt(l, lost)
 	}

@@ -210,7 +210,11 @@ func TestALostReportGoesOutAsItWas(t *testing.T) {
 func TestARecordThatIsNeverAnsweredIsPutAsideOnlyWhenOthersAre(t *testing.T) {
 	for _, dead := range []bool{false, true} { // the whole platform
 		synctest.Test(t, func(t *testing.T) {
+			tries := 0
 			p := &platform{refuse: func(elapsed time.Duration, r Record) error {
+				if r.Name == "mute" {
+					tries++
+				}
 				if r.Name == "mute" || dead && elapsed < time.Minute {
 					return ErrUnanswered
 				}
@@ -224,6 +228,9 @@ func TestARecordThatIsNeverAnsweredIsPutAsideOnlyWhenOthersAre(t *testing.T) {
 			held, _ := store.Quarantined()
 			if len(held) != 1 || held[0].Seq != 2 || !slices.Equal(p.names(), []string{"a", "b", "c"}) {
 				t.Errorf("dead: %v, in quarantine %v, got %v", dead, held, p.got)
+			}
+			if !dead && tries != 10 {
+				t.Errorf("put aside after %d silences", tries)
 			}
 		})
 	}

@@ -80,6 +80,28 @@ func TestPaceFindsTheLimit(t *testing.T) {
 	}
 }
 
+// TestAMessageAfterAQuietTimeIsNoProbe: that it is taken tells nothing about the
+// limit, and what was learnt stays.
+func TestAMessageAfterAQuietTimeIsNoProbe(t *testing.T) {
+	begin := time.Unix(1e9, 0)
+	for _, c := range []struct {
+		after time.Duration // since the last message
+		probe bool
+	}{{9 * time.Second, true}, {9999 * time.Millisecond, true}, {10 * time.Second, false}, {time.Hour, false}} {
+		p := pace{interval: time.Second, slower: 10 * time.Second, refused: 9 * time.Second, shrunk: begin, probed: begin.Add(-probeEvery), stored: begin}
+		if wait := p.next(begin, time.Second); wait != 9*time.Second {
+			t.Errorf("the next slot comes after %v", wait)
+		}
+		sent := begin.Add(c.after)
+		probe := p.begin(sent)
+		p.shrunk = sent
+		p.taken(sent, probe)
+		if lower := p.refused < 9*time.Second; probe != c.probe || lower != c.probe {
+			t.Errorf("after %v: probe %v, and %v is refused", c.after, probe, p.refused)
+		}
+	}
+}
+
 // TestPaceOfAPlatformThatNeverStores stays bounded.
 func TestPaceOfAPlatformThatNeverStores(t *testing.T) {
 	p := &ignorant{limit: func(time.Duration) time.Duration { return 1000 * time.Hour }}

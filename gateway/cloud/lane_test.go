@@ -327,6 +327,222 @@ func TestAutoFallsBackWhenAnswersHaveStoppedForGood(t *testing.T) {
 	})
 }
 
+// TestAnswersAreGivenUpOnlyAfterHalfAnHourAndTwentySilences in a row.
+func TestAnswersAreGivenUpOnlyAfterHalfAnHourAndTwentySilences(t *testing.T) {
+	for _, c := range []struct {
+		silences int
+		over     time.Duration
+		heard    int // an answer comes in front of this silence; 0: none
+		gone     bool
+	}{
+		{20, 30 * time.Minute, 0, true},
+		{20, 30*time.Minute - 1, 0, false},
+		{19, time.Hour, 0, false},
+		{1000, 30*time.Minute - 1, 0, false},
+		{25, time.Hour, 10, false},
+		{60, 50 * time.Minute, 30, false},
+		{30, 2 * time.Hour, 10, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			confirm := testLane(byAuto).confirm
+			confirm.heard()
+			delivered := false
+			for i := range c.silences {
+				if i > 0 {
+					time.Sleep(c.over*time.Duration(i)/time.Duration(c.silences-1) - c.over*time.Duration(i-1)/time.Duration(c.silences-1))
+				}
+				if c.heard > 0 && i == c.heard {
+					confirm.heard()
+				}
+				delivered = confirm.silence()
+			}
+			if delivered != c.gone || (confirm.mode() == byPuback) != c.gone {
+				t.Errorf("%+v: delivered: %v, mode %s", c, delivered, confirm.mode())
+			}
+		})
+	}
+}
+
+// online is a session on a wire.
+func online(t *testing.T, c gateway.Cloud) (*Session, *link, <-chan *message) {
+	t.Helper()
+	c.URL = "mqtt://broker"
+	s, err := New(Config{Cloud: c, Login: gateway.Login{User: "plant1"}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, received := wire()
+	s.offer(l)
+	return s, l, received
+}
+
+// publishing publishes in the background.
+func publishing(ctx context.Context, s *Session, records ...gateway.Record) <-chan int {
+	confirmed := make(chan int, 1)
+	go func() {
+		n, _ := s.Publish(ctx, records)
+		confirmed <- n
+	}()
+	return confirmed
+}
+
+// arrived gives what is sent without anything more to happen.
+func arrived(received <-chan *message) (messages []*message) {
+	for {
+		synctest.Wait()
+		select {
+		case m := <-received:
+			messages = append(messages, m)
+		default:
+			return messages
+		}
+	}
+}
+
+// count is a report {"n":n}; with text it is as long as that.
+func count(n int, text ...string) gateway.Record {
+	r := gateway.Record{Kind: gateway.ReportRecord, Time: time.Now(), Values: []gateway.Attribute{{Name: "n", Value: gateway.IntValue(int64(n))}}}
+	for i, text := range text {
+		r.Values = append(r.Values, gateway.Attribute{Name: "t" + strconv.Itoa(i), Value: gateway.TextValue(text)})
+	}
+	return r
+}
+
+// TestAtMostAHundredMessagesWaitForTheirPuback, and the next goes out when the
+// first of them has its own.
+func TestAtMostAHundredMessagesWaitForTheirPuback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l, received := online(t, gateway.Cloud{Confirm: byPuback, LateTS: "none"})
+		defer l.fail(errors.New("end"))
+		var records []gateway.Record
+		for i := range 250 {
+			records = append(records, count(i))
+		}
+		confirmed := publishing(t.Context(), s, records...)
+		messages := arrived(received)
+		if len(messages) != 100 {
+			t.Fatalf("%d messages in flight", len(messages))
+		}
+		puback(messages[1])
+		if more := arrived(received); len(more) != 0 {
+			t.Errorf("%d more, and the first is not acknowledged", len(more))
+		}
+		puback(messages[0])
+		messages = append(messages, arrived(received)...)
+		if len(messages) != 102 {
+			t.Fatalf("%d messages when two are acknowledged", len(messages))
+		}
+		for i := 2; i < len(messages); i++ {
+			if want := `{"n":` + strconv.Itoa(i) + `}`; string(messages[i].payload) != want {
+				t.Fatalf("message %d is %s", i, messages[i].payload)
+			}
+			puback(messages[i])
+			messages = append(messages, arrived(received)...)
+		}
+		if n := <-confirmed; n != 250 || len(messages) != 250 {
+			t.Errorf("%d confirmed, %d sent", n, len(messages))
+		}
+	})
+}
+
+// TestWhatIsLeftWithoutPubackHoldsOffWhenAnswersCount: messages of a window, and
+// the first part of a large report, are left when their lane ends while the
+// connection stays, as in a reload. The newest of them counts.
+func TestWhatIsLeftWithoutPubackHoldsOffWhenAnswersCount(t *testing.T) {
+	long := strings.Repeat("x", 40_000)
+	large := []string{long, long, long}
+	for name, c := range map[string]struct {
+		parts [][]string
+		sent  int
+	}{
+		"a window":                  {[][]string{nil, nil, nil}, 3},
+		"a part":                    {[][]string{large}, 1},
+		"a part after a window":     {[][]string{nil, nil, large}, 3},
+		"a part in front of others": {[][]string{large, nil}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, l, received := online(t, gateway.Cloud{Confirm: byAuto, MinInterval: time.Second})
+				defer l.fail(errors.New("end"))
+				n := s.lanes[gateway.ReportRecord]
+				for range silencesToPuback {
+					n.confirm.silence()
+				}
+				var records []gateway.Record
+				for i, text := range c.parts {
+					records = append(records, count(i, text...))
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				confirmed := publishing(ctx, s, records...)
+				messages := arrived(received)
+				if len(messages) != c.sent {
+					t.Fatalf("%d messages sent", len(messages))
+				}
+				cancel()
+				if n := <-confirmed; n != 0 {
+					t.Errorf("%d confirmed", n)
+				}
+				n.confirm.heard()
+				publishing(t.Context(), s, count(7))
+				last := len(messages) - 1
+				for _, m := range messages[:last] {
+					puback(m)
+				}
+				time.Sleep(30 * time.Second)
+				if more := arrived(received); len(more) != 0 {
+					t.Fatalf("sent: %.80s, and an earlier message has no PUBACK yet", more[0].payload)
+				}
+				puback(messages[last])
+				acked := time.Now()
+				puback(<-received)
+				if waited := time.Since(acked); waited != 10*time.Second {
+					t.Errorf("sent %v after the PUBACK", waited)
+				}
+			})
+		})
+	}
+}
+
+// TestAwaitHoldsOff, but not what repeats the message that a lost connection has
+// taken along: all that can be answered is that.
+func TestAwaitHoldsOff(t *testing.T) {
+	for _, c := range []struct {
+		confirm     string
+		cut, repeat bool
+		held        bool
+	}{
+		{byResponse, false, false, true},
+		{byResponse, false, true, true},
+		{byResponse, true, false, true},
+		{byResponse, true, true, false},
+		{byAuto, false, false, false},
+		{byPuback, false, false, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, l, received := online(t, gateway.Cloud{Confirm: c.confirm})
+			defer func() { l.fail(errors.New("end")) }()
+			confirmed := publishing(t.Context(), s, count(1))
+			puback(<-received)
+			acked := time.Now()
+			if synctest.Wait(); c.cut {
+				l.fail(errors.New("EOF"))
+				s.forget(l)
+				l, _ = wire()
+				s.offer(l)
+			}
+			<-confirmed
+			wait := time.Duration(0)
+			if c.held {
+				wait = 10*time.Second - time.Since(acked)
+			}
+			begin := time.Now()
+			if err := s.Await(t.Context(), gateway.ReportRecord, c.repeat); err != nil || time.Since(begin) != wait {
+				t.Errorf("%+v: held off for %v, want %v, %v", c, time.Since(begin), wait, err)
+			}
+		})
+	}
+}
+
 func TestBrokerThatLeavesOutAPubackLosesTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := testLane(byPuback)

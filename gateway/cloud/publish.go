@@ -163,6 +163,7 @@ func (s *Session) breathe(ctx context.Context, part int) error {
 type flight struct {
 	messages []*message
 	late     bool
+	part     bool // the rest of it was not sent
 }
 
 // stream sends records with a window of them in flight and waits for their
@@ -174,7 +175,7 @@ func (s *Session) stream(ctx context.Context, l *link, lane *lane, records []gat
 	for {
 		for stop == nil && next < len(records) && len(flying) < s.window && lane.confirm.mode() == byPuback {
 			f, err := s.launch(ctx, l, lane, records[next], afterLate)
-			if stop = err; err == nil {
+			if stop = err; err == nil || f.part {
 				flying, afterLate = append(flying, f), f.late
 				next++
 			}
@@ -188,6 +189,9 @@ func (s *Session) stream(ctx context.Context, l *link, lane *lane, records []gat
 				lane.unacked = newest(flying)
 				return confirmed, lost(err)
 			}
+		}
+		if flying[0].part {
+			return confirmed, stop
 		}
 		lane.late = flying[0].late
 		flying = flying[1:]
@@ -208,9 +212,7 @@ func (s *Session) launch(ctx context.Context, l *link, lane *lane, r gateway.Rec
 			f.messages = append(f.messages, m)
 		}
 	}
-	if err != nil && len(f.messages) > 0 {
-		lane.unacked = f.messages[len(f.messages)-1]
-	}
+	f.part = err != nil && len(f.messages) > 0
 	return f, err
 }
 

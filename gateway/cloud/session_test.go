@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclipse/paho.mqtt.golang/packets"
 	"sluice/gateway"
 	"sluice/gateway/cloud"
 	"sluice/gateway/cloud/twin"
@@ -304,6 +305,32 @@ func TestConfigThatCanNeverConnectIsRefused(t *testing.T) {
 	} {
 		if _, err := cloud.New(settings("mqtt://127.0.0.1", "puback", change)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error is %v, want %q", err, want)
+		}
+	}
+}
+
+// TestTheBrokerKeepsNothingForASession: it would deliver stale commands.
+func TestTheBrokerKeepsNothingForASession(t *testing.T) {
+	t.Parallel()
+	broker, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	run(t, settings("mqtt://"+broker.Addr().String(), "puback", nil), nil)
+	for range 2 { // also when it comes again
+		conn, err := broker.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		packet, err := packets.ReadPacket(conn)
+		conn.Close()
+		connect, ok := packet.(*packets.ConnectPacket)
+		if !ok {
+			t.Fatalf("the first packet is %v, %v", packet, err)
+		}
+		if !connect.CleanSession || connect.WillFlag || connect.ProtocolVersion != 4 || connect.ClientIdentifier != user || connect.Username != user || string(connect.Password) != password {
+			t.Errorf("the broker is told %v", connect)
 		}
 	}
 }
