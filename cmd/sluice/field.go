@@ -53,9 +53,8 @@ func fieldCommand(use, short, long, api string, args int) *cobra.Command {
 			return answer.print(cmd.OutOrStdout(), q, asJSON)
 		},
 	}
-	cmd.Flags().StringVar(&path, "site", "", "site file")
+	siteFlag(cmd, &path)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the answer as JSON")
-	_ = cmd.MarkFlagRequired("site") // the flag is there
 	return cmd
 }
 
