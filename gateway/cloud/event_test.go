@@ -28,6 +28,7 @@ func TestEventsCarryTheirIDAndTheirTimeWhenLate(t *testing.T) {
 		at     time.Time
 		want   string
 	}{
+		{"a second late", func(c *cloud.Config) { c.Cloud.LateTS = "sample_ts" }, time.Now().Add(-time.Second), `{"method":"over_temp","params":{"event_id":"k3v9","temp":91.5,"zone":"3"}}`},
 		{"live", nil, time.Now(), `{"method":"over_temp","params":{"event_id":"k3v9","temp":91.5,"zone":"3"}}`},
 		{"late", func(c *cloud.Config) { c.Cloud.LateTS = "sample_ts" }, long, `{"method":"over_temp","params":{"event_id":"k3v9","ts":1750234507181,"temp":91.5,"zone":"3"}}`},
 		{"no times", func(c *cloud.Config) { c.Cloud.LateTS = "none" }, long, `{"method":"over_temp","params":{"event_id":"k3v9","temp":91.5,"zone":"3"}}`},
@@ -37,13 +38,17 @@ func TestEventsCarryTheirIDAndTheirTimeWhenLate(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tw := startTwin(t, twin.Options{Respond: true})
-			s, _ := run(t, settings(tw.URL(), "response", c.change), nil)
-			if n, err := s.Publish(t.Context(), []gateway.Record{overTemp(c.at)}); n != 1 || err != nil {
+			config, r := settings(tw.URL(), "response", c.change), overTemp(c.at)
+			s, _ := run(t, config, nil)
+			if n, err := s.Publish(t.Context(), []gateway.Record{r}); n != 1 || err != nil {
 				t.Fatal(n, err)
 			}
 			got := tw.Received(user)
 			if len(got) != 1 || got[0].Topic != "event_report/plant1" || string(got[0].Payload) != c.want {
 				t.Errorf("got %s %s, want %s", got[0].Topic, got[0].Payload, c.want)
+			}
+			if _, shown := cloud.Show(config.Cloud, user, &r); c.name != "late" && string(shown) != c.want {
+				t.Errorf("shown is %s", shown)
 			}
 		})
 	}
