@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -167,6 +168,60 @@ func TestAReadRequestOfTheCloudIsAnsweredOnItsStream(t *testing.T) {
 			t.Errorf("a refused frame ended the session: opened at %v", f.opened)
 		}
 	})
+}
+
+// TestWhatComesDownOnAStreamGoesThroughAllSteps: a value as a push does, parameters
+// as a command does, and whatever is refused is in the audit.
+func TestWhatComesDownOnAStreamGoesThroughAllSteps(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*hall, *Downlink)
+		stream string
+		body   string
+		writes string
+		said   string // events, replies and audit
+	}{
+		"a value":                     {stream: "d_value", body: " 35.5\n", writes: "setpoint=35.5", said: "cloud:u setpoint 35.5 30→35.5 done"},
+		"a value out of limits":       {stream: "d_value", body: "62", said: "d_write_refused point=d_setpoint value=62 reason=setpoint 62 is above max 50 Hz\ncloud:u setpoint 62 → refused setpoint 62 is above max 50 Hz"},
+		"no text":                     {stream: "d_value", body: "\xff", said: "d_write_refused point=d_setpoint value=\xff reason=setpoint takes a value, not null, an object or a number that is none\ncloud:u setpoint \ufffd → refused setpoint takes a value, not null, an object or a number that is none"},
+		"a command":                   {stream: "d_job", body: "hz=42", writes: "setpoint=42 run_word=run_forward", said: " d_start ok setpoint=42 drive_state=running\ncloud:u start setpoint 42 30→42 done\ncloud:u start run_word run_forward →run_forward done\ncloud:u start → done"},
+		"a command out of limits":     {stream: "d_job", body: "hz=62", said: " d_start: hz 62 is above max 50\ncloud:u d_start → refused hz 62 is above max 50"},
+		"no parameters":               {stream: "d_job", body: "?", said: " d_start: not understood: no object\ncloud:u d_start → refused not understood: no object"},
+		"a site that is locked":       {change: func(p *hall, _ *Downlink) { p.site.Writes = "locked" }, stream: "d_value", body: "35", said: "d_write_refused point=d_setpoint value=35 reason=site.writes is locked: nothing that the cloud sends is written\ncloud:u setpoint 35 → refused site.writes is locked: nothing that the cloud sends is written"},
+		"a line that was stalled":     {change: func(_ *hall, m *Downlink) { m.Stalled = true }, stream: "d_value", body: "35", said: "d_write_refused point=d_setpoint value=35 reason=line was stalled\ncloud:u setpoint 35 → refused line was stalled"},
+		"a value that is old":         {change: func(_ *hall, m *Downlink) { m.Arrived = m.Arrived.Add(-31 * time.Second) }, stream: "d_value", body: "35", said: "d_write_refused point=d_setpoint value=35 reason=expired: it arrived 31s ago\ncloud:u setpoint 35 → refused expired: it arrived 31s ago"},
+		"a request that is old":       {change: func(_ *hall, m *Downlink) { m.Arrived = m.Arrived.Add(-31 * time.Second) }, stream: "d_modbus", body: "read", said: "cloud:u stream d_modbus → refused expired: it arrived 31s ago"},
+		"a stream that nobody knows":  {stream: "value", body: "35", said: "cloud:u stream value → refused there is no stream value"},
+		"a stream that only goes up":  {stream: "d_up", body: "35", said: "cloud:u stream d_up → refused the stream takes nothing from the cloud"},
+		"a request before the answer": {change: func(p *hall, m *Downlink) { p.wire.down <- *m }, stream: "d_modbus", body: "read", said: "cloud:u stream d_modbus → refused the stream's last request is not answered yet"},
+		"a bus that is down": {change: func(p *hall, m *Downlink) {
+			p.machine.fail(func() { p.machine.lost = errors.New("no route to host") })
+			time.Sleep(30 * time.Second)
+			m.Arrived = time.Now()
+		}, stream: "d_modbus", body: "read", said: "cloud:u stream d_modbus → refused the bus is down: no route to host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newHall(t, func(s *Site) {
+					d := s.Devices[0]
+					d.Prefix = "d_"
+					for _, pt := range d.Points {
+						pt.Name = d.Prefix + pt.Name
+					}
+					d.Streams = []*Stream{{ID: "value", Downlink: "write:setpoint"}, {ID: "job", Downlink: "params:start"}, {ID: "modbus", Downlink: "modbus-read"}, {ID: "up", Downlink: "none"}}
+				})
+				defer p.stop()
+				m := Downlink{Kind: StreamDownlink, Arrived: time.Now(), Stream: c.stream, Body: []byte(c.body)}
+				if c.change != nil {
+					c.change(p, &m)
+				}
+				p.wire.down <- m
+				replies := p.replies(time.Second)
+				want(t, "writes", p.machine.writes(), c.writes)
+				said := append([]string{p.events(), replies}, p.lines()...)
+				want(t, "said", strings.Join(slices.DeleteFunc(said, func(s string) bool { return s == "" }), "\n"), c.said)
+			})
+		})
+	}
 }
 
 // TestAFloodOfReadRequestsIsRefused: they spend the same time as writes.
