@@ -120,9 +120,15 @@ func TestAnEventIsRaisedOnceAndClearedOnce(t *testing.T) {
 }
 
 func TestAnEventEndsWhereItsConditionDoes(t *testing.T) {
-	w := eventDesk(t, &Event{When: condition("x > 5"), ClearEvent: "e_over"})
-	w.every("x", "1 6 7 5 8")
-	wantLines(t, w.events(), "1s e\n3s e_over\n4s e")
+	for clearEvent, want := range map[string]string{"e_over": "1s e\n3s e_over\n4s e", "": "1s e\n4s e"} {
+		w := eventDesk(t, &Event{When: condition("x > 5"), ClearEvent: clearEvent})
+		w.every("x", "1 6 7 5 8")
+		wantLines(t, w.events(), want)
+	}
+	// What clear remembers began before the event.
+	w := eventDesk(t, &Event{When: condition("x > 5"), Clear: condition("increase(x)"), ClearEvent: "e_over"})
+	w.every("x", "1 6 7 1 6")
+	wantLines(t, w.events(), "1s e\n2s e_over\n4s e")
 }
 
 // TestAConditionMustHold: for takes two samples that far apart, none contrary
@@ -212,6 +218,18 @@ func TestEachFlagTellsBitAndDirection(t *testing.T) {
 2s e flag=overtemp bit=17 word=alarms active=true
 2s e flag=bit1 bit=1 word=n active=true
 4s e flag=bit0 bit=0 word=n active=false`)
+
+	// A signed word has its own bits only, and an implausible one tells nothing.
+	for quality, want := range map[Quality]string{Good: "0s e flag=bit15 bit=15 word=n active=true", Uncertain: ""} {
+		w := newRuleDesk(t, func(d *Device) {
+			d.point("n").Type = Int16
+			d.Events = []*Event{{ID: "e", EachFlag: []string{"n"}}}
+		})
+		st := w.d.point("n")
+		st.note(&Sample{Point: st.latest.Point, Time: w.now, Value: IntValue(-32768), Quality: quality, Reason: reasonImplausible})
+		w.d.judge(w.now)
+		wantLines(t, w.events(), want)
+	}
 }
 
 func TestAStandingEventIsRepeated(t *testing.T) {

@@ -78,13 +78,16 @@ func TestStreamsByTime(t *testing.T) {
 // those that its flood brake holds back.
 func TestStreamsByEvent(t *testing.T) {
 	w := newRuleDesk(t, func(d *Device) {
-		d.Events = []*Event{{ID: "shot", Each: condition("increase(n)"), AtMost: &Rate{Count: 1, Per: time.Hour}}}
-		d.Streams = []*Stream{{ID: "curve", Format: "json", Each: "shot", Body: &Body{Fields: []Field{{"shot", Expression{"n"}}}}}}
+		d.Events = []*Event{{ID: "shot", Each: condition("increase(n)"), AtMost: &Rate{Count: 1, Per: time.Hour}}, {ID: "high", When: condition("n > 3"), ClearEvent: "low"}}
+		body := &Body{Fields: []Field{{"shot", Expression{"n"}}}}
+		d.Streams = []*Stream{{ID: "curve", Format: "json", Each: "shot", Body: body}, {ID: "alarm", Format: "json", Each: "high", Body: body}}
 	})
 	var got []Record
-	w.d.rules.streams[0].take = func(_ *Device, r Record) { got = append(got, r) }
-	w.every("n", "1 2 2 3 4")
-	wantLines(t, streams(got, formulaStart), "1s curve {\"shot\":2}\n3s curve {\"shot\":3}\n4s curve {\"shot\":4}")
+	for _, s := range w.d.rules.streams {
+		s.take = func(_ *Device, r Record) { got = append(got, r) }
+	}
+	w.every("n", "1 2 2 3 4 1")
+	wantLines(t, streams(got, formulaStart), "1s curve {\"shot\":2}\n3s curve {\"shot\":3}\n4s curve {\"shot\":4}\n4s alarm {\"shot\":4}")
 }
 
 // TestRawBlocksAreReadBetweenPolls: at their times; what the device refuses is said
