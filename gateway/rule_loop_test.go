@@ -115,6 +115,17 @@ func TestOutagesAreEvents(t *testing.T) {
 	})
 }
 
+// TestWithoutALoginOfTheGatewayTheDevicesTellOfTheBus, each username once.
+func TestWithoutALoginOfTheGatewayTheDevicesTellOfTheBus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlant(t, &field{answer: counting, start: time.Now(), lost: func(time.Duration) error { return errors.New("no route to host") }}, units(2, time.Second)...)
+		p.site.Cloud.Login = nil
+		if events := p.run(10 * time.Second); len(events) != 1 || !strings.HasSuffix(events[0], " u bus_down bus=b reason=no route to host") {
+			t.Errorf("events: %q", events)
+		}
+	})
+}
+
 // TestOutagesAreToldOnceAcrossARestart: neither the bus nor the device that is
 // still away after a restart is told again, and their return is.
 func TestOutagesAreToldOnceAcrossARestart(t *testing.T) {

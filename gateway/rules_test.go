@@ -257,6 +257,16 @@ func TestTheFloodBrakeCountsAndKeepsTheLast(t *testing.T) {
 	each.every("n", "0 1 2 3 4 5")
 	each.at(11*time.Second, "")
 	wantLines(t, each.events(), "1s e n=1\n2s e n=2\n11s e n=5 held_back=2")
+
+	// One bit does not take the place of another.
+	bits := eventDesk(t, &Event{EachFlag: []string{"alarms"}, AtMost: &Rate{Count: 1, Per: 10 * time.Second}})
+	bits.every("alarms", "oil_low oil_low,bit3,overtemp oil_low,overtemp")
+	bits.at(10*time.Second, "")
+	bits.at(20*time.Second, "")
+	wantLines(t, bits.events(), `
+0s e flag=oil_low bit=0 word=alarms active=true
+10s e flag=overtemp bit=17 word=alarms active=true held_back=1
+20s e flag=bit3 bit=3 word=alarms active=false`)
 }
 
 func TestEventIDsAreUnique(t *testing.T) {
@@ -440,11 +450,11 @@ func TestWhatRestsOnASecretIsSecret(t *testing.T) {
 // TestWhatRestsOnAWithheldValueIsWithheld: an implausible value that may not be
 // sent does not reach the cloud through a computed point.
 func TestWhatRestsOnAWithheldValueIsWithheld(t *testing.T) {
-	for implausible, want := range map[string]string{"drop": "", "send": "0s  c=2"} {
+	for implausible, want := range map[string]string{"drop": "", "send": "0s  c=2 mean=1"} {
 		w := newRuleDesk(t, func(d *Device) {
 			quiet(d)
 			d.Points[0].Implausible = implausible
-			d.Computed = []*Computed{{ID: "c", Value: condition("x + 1")}}
+			d.Computed = []*Computed{{ID: "c", Value: condition("x + 1")}, {ID: "mean", Value: condition(`average(x, "1m")`)}}
 		})
 		st := w.d.point("x")
 		st.note(&Sample{Point: st.latest.Point, Time: w.now, Value: FloatValue(1), Quality: Uncertain, Reason: reasonImplausible})

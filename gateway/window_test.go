@@ -67,6 +67,12 @@ func TestCountersNeverRunBackwards(t *testing.T) {
 			t.Errorf("%s of %s:\n%s, not\n%s", tt.text, tt.samples, got, tt.want)
 		}
 	}
+	w := newWorksheet(t)
+	w.series(w.bind("energy", AnyOperand), "energy", "0s=300")
+	w.sample("energy", Sample{Value: FloatValue(5), Quality: Uncertain, Reason: reasonImplausible})
+	if m := w.states["energy"].meter; m.total != 300 || m.resets > 0 {
+		t.Errorf("an implausible value makes it %v with %d resets", m.total, m.resets)
+	}
 }
 
 // TestAResetStaysFlagged: also when the formula is worked out for the sake of
