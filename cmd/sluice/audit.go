@@ -28,7 +28,7 @@ func auditCommand() *cobra.Command {
 what, what the point held before and after, and what came of it. Lines are kept
 for a year. While the gateway runs it is asked by its control socket; else the
 buffer file is opened.`,
-		Args: cobra.NoArgs,
+		Args: onlyFlags,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			span, err := gateway.ParseDuration(since)
 			if err != nil {
@@ -48,11 +48,10 @@ buffer file is opened.`,
 			return printAudit(cmd, lines, asJSON)
 		},
 	}
-	cmd.Flags().StringVar(&path, "site", "", "site file")
+	siteFlag(cmd, &path)
 	cmd.Flags().StringVar(&since, "since", "24h", "how far back: 2h, 30d")
 	cmd.Flags().StringVar(&device, "device", "", "only of this device")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "a line of JSON for each")
-	_ = cmd.MarkFlagRequired("site") // the flag is there
 	return cmd
 }
 
@@ -131,11 +130,10 @@ maker says so.`
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&path, "site", "", "site file")
+	siteFlag(cmd, &path)
 	if on {
 		cmd.Flags().StringVar(&reason, "reason", "", "why, for the page and for those who are refused")
 	}
-	_ = cmd.MarkFlagRequired("site") // the flag is there
 	return cmd
 }
 

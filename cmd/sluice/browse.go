@@ -65,8 +65,7 @@ what may be written, and within which limits, is for you to say.`,
 			return printTree(cmd.OutOrStdout(), tree)
 		},
 	}
-	cmd.Flags().StringVar(&path, "site", "", "site file")
-	cmd.MarkFlagRequired("site")
+	siteFlag(cmd, &path)
 	cmd.Flags().IntVar(&o.Depth, "depth", 8, "levels below the path")
 	cmd.Flags().IntVar(&o.Most, "most", 5000, "nodes at the most")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the tree as JSON")

@@ -65,12 +65,11 @@ Exit code 1: nothing went over the bus.`,
 			return errFound
 		},
 	}
-	cmd.Flags().StringVar(&path, "site", "", "site file")
+	siteFlag(cmd, &path)
 	cmd.Flags().DurationVar(&o.duration, "for", 30*time.Second, "how long")
 	cmd.Flags().IntVar(&o.count, "count", 0, "end after so many frames; 0 for all")
 	cmd.Flags().BoolVar(&o.bytes, "bytes", false, "show the bytes of each frame, too")
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print a line of JSON for each frame")
-	_ = cmd.MarkFlagRequired("site") // the flag is there
 	return cmd
 }
 

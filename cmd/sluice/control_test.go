@@ -106,3 +106,11 @@ func TestStatusOfARunningGateway(t *testing.T) {
 		return nil
 	})
 }
+
+func TestWhatReadSaysOfAPointWithoutAValue(t *testing.T) {
+	var out strings.Builder
+	a := fieldAnswer{Unit: "Hz", Quality: "bad", Reason: "no answer within 500ms"}
+	if err := a.print(&out, fieldRequest{}, false); err != errFound || out.String() != "bad – no answer within 500ms\n" {
+		t.Errorf("%v: %q", err, out.String())
+	}
+}

@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -84,7 +83,7 @@ func (d *demo) run(ctx context.Context, duration time.Duration) error {
 	if err := d.load(dir); err != nil {
 		return err
 	}
-	d.left = d.leaveOut()
+	d.left = leaveOut(d.site)
 	d.oracle, d.first = newOracle(d.site.Cloud.LateTS), make(chan struct{})
 	users := make(map[string]string)
 	for user, login := range d.site.Logins() {
@@ -135,24 +134,6 @@ func (d *demo) load(dir string) error {
 	}
 	d.site, err = loadSite(path)
 	return err
-}
-
-// leaveOut drops the devices that this build has no simulated server for, and
-// says which.
-func (d *demo) leaveOut() string {
-	if sim.ServesOPCUA {
-		return ""
-	}
-	var names []string
-	d.site.Devices = slices.DeleteFunc(d.site.Devices, func(x *gateway.Device) bool {
-		left := x.Bus.Type == "opcua"
-		if left {
-			names = append(names, x.Name)
-		}
-		return left
-	})
-	d.site.Buses = slices.DeleteFunc(d.site.Buses, func(b *gateway.Bus) bool { return b.Type == "opcua" })
-	return "Left out, since the packaged program brings no simulated OPC UA server: " + strings.Join(names, ", ") + "."
 }
 
 // play runs the gateway and the outage, and counts at the end.

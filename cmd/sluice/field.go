@@ -53,9 +53,8 @@ func fieldCommand(use, short, long, api string, args int) *cobra.Command {
 			return answer.print(cmd.OutOrStdout(), q, asJSON)
 		},
 	}
-	cmd.Flags().StringVar(&path, "site", "", "site file")
+	siteFlag(cmd, &path)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the answer as JSON")
-	_ = cmd.MarkFlagRequired("site") // the flag is there
 	return cmd
 }
 
@@ -63,6 +62,9 @@ func fieldCommand(use, short, long, api string, args int) *cobra.Command {
 func (a *fieldAnswer) print(out io.Writer, q fieldRequest, asJSON bool) error {
 	good := a.Quality == "good"
 	words := []string{a.Value, a.Unit}
+	if a.Value == "" { // a unit says nothing without a value
+		words = nil
+	}
 	if q.Value != nil {
 		good = a.Result == "done"
 		words = []string{q.Point + ":", a.Result}

@@ -47,7 +47,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), checkCommand(), demoCommand(), profilesCommand(), schemaCommand(), bufferCommand(), statusCommand(), benchCommand(),
+	root.AddCommand(runCommand(), checkCommand(), demoCommand(), simulateCommand(), profilesCommand(), schemaCommand(), bufferCommand(), statusCommand(), benchCommand(),
 		supportCommand(), versionCommand(), browseCommand(), traceCommand(), readCommand(), writeCommand(), auditCommand(), lockCommand(true), lockCommand(false))
 	return root
 }

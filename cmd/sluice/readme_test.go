@@ -14,7 +14,8 @@ import (
 
 // shown elsewhere are the README's commands that another test runs, or .ci/run.
 var shownElsewhere = map[string]string{
-	"sluice demo": "TestDemo",
+	"sluice demo":                                                           "TestDemo",
+	"sluice simulate site.yaml --messages":                                  "TestSimulate",
 	"sluice run --site /etc/sluice/site.yaml":                               "TestRunBringsRegistersToTheCloud",
 	"sluice buffer status --site /etc/sluice/site.yaml":                     "TestBufferCommands",
 	"sluice status --site /etc/sluice/site.yaml":                            "TestStatusOfARunningGateway",

@@ -31,7 +31,7 @@ on, and a file with errors changes nothing.
 
 A site that "sluice check" refuses does not run. Exit code 1 means that the
 site file is wrong, 2 that the program could not start.`,
-		Args: cobra.NoArgs,
+		Args: onlyFlags,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := loadSite(path)
 			if err != nil {
@@ -47,8 +47,7 @@ site file is wrong, 2 that the program could not start.`,
 			return serveAgain(cmd.Context(), s, log, nil, nil, again)
 		},
 	}
-	cmd.Flags().StringVar(&path, "site", "", "site file")
-	cmd.MarkFlagRequired("site")
+	siteFlag(cmd, &path)
 	return cmd
 }
 

@@ -317,6 +317,9 @@ func TestRunRefusesWhatCheckRefuses(t *testing.T) {
 	if out, err := sluice(t, "run").CombinedOutput(); exitCode(err) != 2 {
 		t.Errorf("run without a site: %v\n%s", err, out)
 	}
+	if _, _, err := execute(t, "run", p.path); err == nil || !strings.Contains(err.Error(), "named with --site FILE") {
+		t.Errorf("run of a site without its flag: %v", err)
+	}
 	os.Remove(filepath.Join(filepath.Dir(p.path), "own.txt"))
 	if out, err := sluice(t, "run", "--site", p.path).CombinedOutput(); exitCode(err) != 1 || !strings.Contains(string(out), "own.txt") {
 		t.Errorf("run without a secret: %v\n%s", err, out)

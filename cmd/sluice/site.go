@@ -1,8 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
+
+	"github.com/spf13/cobra"
 
 	"sluice/adapters/modbus"
 	"sluice/adapters/opcua"
@@ -40,6 +43,20 @@ func siteOptions() site.Options {
 		o.Builtin = builtin
 	}
 	return o
+}
+
+// siteFlag gives a command the flag --site, which it needs.
+func siteFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVar(path, "site", "", "site file")
+	_ = cmd.MarkFlagRequired("site") // the flag is there
+}
+
+// onlyFlags refuses arguments; most often it is the site file without its flag.
+func onlyFlags(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no argument %q; a site file is named with --site FILE", cmd.CommandPath(), args[0])
+	}
+	return nil
 }
 
 // loadSite loads a site file with its secrets for running it, and prints what

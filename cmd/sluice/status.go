@@ -28,7 +28,7 @@ local page shows first: buses, devices, cloud sessions and the buffer.
 
 Exit code 0: everything is well, 1: something is down or held back, 2: no
 gateway answers.`,
-		Args: cobra.NoArgs,
+		Args: onlyFlags,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := dialSite(cmd, path)
 			if err != nil {
@@ -58,9 +58,8 @@ gateway answers.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&path, "site", "", "site file")
+	siteFlag(cmd, &path)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the API's answer")
-	_ = cmd.MarkFlagRequired("site") // the flag is there
 	return cmd
 }
 

@@ -37,7 +37,7 @@ func supportCommand() *cobra.Command {
 check says of it, version and build, the last lines of the log, and of a running
 gateway its status, events, metrics and buffer. Passwords and keys are taken
 out wherever they stand, as far as this user may read them.`,
-		Args: cobra.NoArgs,
+		Args: onlyFlags,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := collect(cmd.Context(), path)
 			if err != nil {
@@ -53,9 +53,8 @@ out wherever they stand, as far as this user may read them.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&path, "site", "", "site file")
+	siteFlag(cmd, &path)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "the file to write; default sluice-support-<time>.tar.gz")
-	_ = cmd.MarkFlagRequired("site") // the flag is there
 	return cmd
 }
 
