@@ -454,6 +454,7 @@ func TestWhatRestsOnAWithheldValueIsWithheld(t *testing.T) {
 		w := newRuleDesk(t, func(d *Device) {
 			quiet(d)
 			d.Points[0].Implausible = implausible
+			d.Streams = []*Stream{{ID: "s", Format: "json", Body: &Body{Fields: []Field{{"sum", Expression{"x + 1"}}}}}}
 			d.Computed = []*Computed{{ID: "c", Value: condition("x + 1")}, {ID: "mean", Value: condition(`average(x, "1m")`)}}
 		})
 		st := w.d.point("x")
@@ -461,6 +462,9 @@ func TestWhatRestsOnAWithheldValueIsWithheld(t *testing.T) {
 		w.d.judge(w.now)
 		w.r.flush(w.d)
 		wantLines(t, w.said, want)
+		if body := string(w.d.rules.streams[0].body(w.now)); body != map[string]string{"drop": `{"sum":null}`, "send": `{"sum":2}`}[implausible] {
+			t.Errorf("%s: the stream says %s", implausible, body)
+		}
 		if s := w.d.point("c").latest; s.Quality != Uncertain || s.Reason != "x: implausible" || s.Value.Float() != 2 {
 			t.Errorf("%s: c is %s %s %q", implausible, s.Value, s.Quality, s.Reason)
 		}

@@ -53,7 +53,7 @@ func TestStreamsByTime(t *testing.T) {
 	w := newRuleDesk(t, func(d *Device) {
 		d.Prefix = "d_"
 		d.Streams = []*Stream{
-			{ID: "j", Format: "json", Every: 2 * time.Second, Body: &Body{Fields: []Field{{"x", Expression{"x"}}, {"half \"x\"", Expression{"x / 2"}}, {"big", Expression{"n"}}, {"zones", Expression{"zones"}}, {"d", Expression{"delta(x)"}}}}},
+			{ID: "j", Format: "json", Every: 2 * time.Second, Body: &Body{Fields: []Field{{"x", Expression{"x"}}, {"half \"x\"", Expression{"x / 2"}}, {"big", Expression{"n"}}, {"zones", Expression{"zones"}}, {"d", Expression{"delta(x)"}}, {"fifth", Expression{"x * 0.2"}}}}},
 			{ID: "t", Format: "text", Every: 3 * time.Second, Body: &Body{Text: "{x} bar, {text}/{n} {zones}."}},
 		}
 	})
@@ -63,15 +63,21 @@ func TestStreamsByTime(t *testing.T) {
 	}
 	w.d.point("zones").note(&Sample{Point: w.d.point("zones").latest.Point, Time: w.now, Quality: Good, Value: ListValue([]Value{Float32Value(0.1), {}})})
 	w.d.point("text").note(&Sample{Point: w.d.point("text").latest.Point, Time: w.now, Quality: Good, Value: TextValue("K\"7")})
-	for i, samples := range []string{"x=1.5 n=7", "x=2", "x=timeout", "x=5", "x=0.3"} {
+	for i, samples := range []string{"x=1.5 n=7", "x=2", "x=timeout", "x=5", "x=0.3", "x=4", "x=4"} {
 		w.at(time.Duration(i)*time.Second, samples) // what is due is sent before the samples are taken
 	}
+	w.at(time.Minute, "x=2") // what was missed is not made up for
+	w.at(time.Minute+time.Second, "")
 	wantLines(t, streams(got, formulaStart), `
-1s d_j {"x":1.5,"half \"x\"":0.75,"big":7,"zones":[0.1,null],"d":0}
+1s d_j {"x":1.5,"half \"x\"":0.75,"big":7,"zones":[0.1,null],"d":0,"fifth":0.3}
 1s d_t 1.5 bar, K"7/7 [0.1,null].
-2s d_j {"x":2,"half \"x\"":1,"big":7,"zones":[0.1,null],"d":0.5}
+2s d_j {"x":2,"half \"x\"":1,"big":7,"zones":[0.1,null],"d":0.5,"fifth":0.4}
 3s d_t null bar, K"7/7 [0.1,null].
-4s d_j {"x":5,"half \"x\"":2.5,"big":null,"zones":null,"d":3}`)
+4s d_j {"x":5,"half \"x\"":2.5,"big":null,"zones":null,"d":3,"fifth":1}
+6s d_j {"x":4,"half \"x\"":2,"big":null,"zones":null,"d":3.7,"fifth":0.8}
+6s d_t 4 bar, null/null null.
+1m0s d_j {"x":null,"half \"x\"":null,"big":null,"zones":null,"d":null,"fifth":null}
+1m0s d_t null bar, null/null null.`)
 }
 
 // TestStreamsByEvent: one message for each time that the event happens, also
