@@ -167,8 +167,9 @@ type FieldEvent struct {
 	Time     time.Time
 	Source   string // its name in the device
 	Message  string
-	Severity int   // 1 to 1000
-	Active   Value // of an alarm: whether it is on; None for other events
+	Severity int    // 1 to 1000
+	Active   Value  // of an alarm: whether it is on; None for other events
+	Subject  string // which alarm it is, "" for other events
 }
 
 // Teller is a Session that remembers what its devices sent.

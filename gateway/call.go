@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 )
 
 // call judges a command of the cloud and has it carried out. Each command is
@@ -49,9 +48,6 @@ func (k *calling) begin() error {
 	}
 	if k.command == nil {
 		return fmt.Errorf("there is no command %s", short(m.Method))
-	}
-	if age := time.Since(m.Arrived); age > validity {
-		return fmt.Errorf("expired: it arrived %s ago", age.Round(time.Second))
 	}
 	with, err := k.command.weigh(k.who, m.Values)
 	if err != nil {

@@ -105,7 +105,7 @@ func (e *eventRule) judgeState(now time.Time) {
 	if e.standing {
 		span = e.event.For.Clear
 	}
-	if long := newest.Sub(e.waits); span.Time > 0 && (e.samples < 2 || long < span.Time) || e.samples < span.Samples {
+	if newest.Sub(e.waits) < span.Time || e.samples < span.Samples {
 		return
 	}
 	e.turn(newest, now)

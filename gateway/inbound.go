@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,7 @@ type inbound struct {
 // modbus-read a request to read, whose answer goes up on the stream.
 func (d *office) inbound(ctx context.Context, dir *directory, m *Downlink) {
 	in := dir.streams[m.Stream]
-	err := fitness(m)
+	err := m.Err
 	if err == nil && in == nil {
 		err = fmt.Errorf("there is no stream %s", m.Stream)
 	}
@@ -61,7 +62,7 @@ func (d *office) refuseStream(dir *directory, in *inbound, err error) {
 // read carries out a read request. Nothing is written by it, so it needs no
 // unlocking.
 func (d *office) read(dir *directory, in *inbound, m *Downlink) {
-	if err := in.operator.reachable(false); err != nil {
+	if err := cmp.Or(fitness(m), in.operator.reachable(false)); err != nil {
 		d.refuseStream(dir, in, err)
 		return
 	}
@@ -106,7 +107,7 @@ func (s *Site) Downlinks() map[string][]string {
 // on_connect: apply the points with restore take it, through all the checks of
 // a push; all others are reported as they are.
 func (d *office) state(ctx context.Context, dir *directory, m *Downlink) {
-	if fitness(m) != nil {
+	if m.Err != nil || m.Stalled {
 		return
 	}
 	apply := d.site.Cloud.OnConnect == "apply"

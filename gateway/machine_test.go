@@ -175,7 +175,14 @@ func (w *wire) Receive(ctx context.Context) (Downlink, error) {
 	}
 }
 
-func (w *wire) ParseParams([]byte) ([]Asked, error) { return nil, errors.New("not in this test") }
+// ParseParams reads "name=value".
+func (w *wire) ParseParams(body []byte) ([]Asked, error) {
+	name, value, ok := strings.Cut(string(body), "=")
+	if !ok {
+		return nil, errors.New("no object")
+	}
+	return asked(name, value), nil
+}
 
 // EncodeReply writes "7 start ok a=1", or "7 start: reason".
 func (w *wire) EncodeReply(r *Reply) []byte {

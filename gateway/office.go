@@ -250,6 +250,9 @@ func fitness(m *Downlink) error {
 	case m.Stalled:
 		return errStalled
 	}
+	if age := time.Since(m.Arrived); age > validity {
+		return fmt.Errorf("expired: it arrived %s ago", age.Round(time.Second))
+	}
 	return nil
 }
 

@@ -42,9 +42,6 @@ func (d *office) push(_ context.Context, dir *directory, m *Downlink) {
 		}
 	}
 	err := fitness(m)
-	if err == nil && time.Since(m.Arrived) > validity {
-		err = fmt.Errorf("expired: it arrived %s ago", time.Since(m.Arrived).Round(time.Second))
-	}
 	if err != nil && len(values) == 0 {
 		d.audit.refused(Audit{Who: who, Asked: dir.show(string(m.Body)), Reason: err.Error()})
 		return

@@ -78,16 +78,6 @@ func newReporter(devices []*Device, take func(*Device, Record)) *reporter {
 	return r
 }
 
-// of gives the points of a device.
-func (r *reporter) of(d *Device) []*pointState {
-	for _, ds := range r.devices {
-		if ds.device == d {
-			return ds.points
-		}
-	}
-	return nil
-}
-
 // unread is the reason of a sample that was never taken.
 const unread = "not read yet"
 

@@ -115,6 +115,17 @@ func TestOutagesAreEvents(t *testing.T) {
 	})
 }
 
+// TestWithoutALoginOfTheGatewayTheDevicesTellOfTheBus, each username once.
+func TestWithoutALoginOfTheGatewayTheDevicesTellOfTheBus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlant(t, &field{answer: counting, start: time.Now(), lost: func(time.Duration) error { return errors.New("no route to host") }}, units(2, time.Second)...)
+		p.site.Cloud.Login = nil
+		if events := p.run(10 * time.Second); len(events) != 1 || !strings.HasSuffix(events[0], " u bus_down bus=b reason=no route to host") {
+			t.Errorf("events: %q", events)
+		}
+	})
+}
+
 // TestOutagesAreToldOnceAcrossARestart: neither the bus nor the device that is
 // still away after a restart is told again, and their return is.
 func TestOutagesAreToldOnceAcrossARestart(t *testing.T) {
@@ -187,6 +198,28 @@ func TestAnAlarmIsToldOnceAcrossRestarts(t *testing.T) {
 		time.Sleep(51 * time.Second)
 		wantLines(t, p.run(500*time.Millisecond), "1m52s u high_over p=0\n1m52s u many by=52")
 	})
+}
+
+// TestADayEndsAtTheSitesMidnight: on the gateway's own clock, with a restart
+// before it, also where the day had not 24 hours.
+func TestADayEndsAtTheSitesMidnight(t *testing.T) {
+	for begin, want := range map[time.Time]string{ // the evenings of the days on which summer time begins in Berlin, and ends
+		time.Date(2000, 3, 26, 20, 30, 0, 0, time.UTC):  "1h31m0s u midnight today=1",
+		time.Date(2000, 10, 29, 20, 30, 0, 0, time.UTC): "2h31m0s u midnight today=1",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			time.Sleep(time.Until(begin))
+			f := &field{start: time.Now()}
+			f.answer = func(elapsed time.Duration, _ *Point) (Value, string) {
+				return IntValue(int64(elapsed / time.Minute)), ""
+			}
+			d := device("d", &Definition{ID: "p", Poll: 30 * time.Minute})
+			d.Computed = []*Computed{{ID: "today", Value: condition(`delta(p, "day")`)}}
+			d.Events = []*Event{{ID: "midnight", Each: condition("changed(today) and today < 30"), Params: []string{"today"}}}
+			p := newPlant(t, f, d)
+			wantLines(t, append(p.run(61*time.Minute), p.run(2*time.Hour)...), want)
+		})
+	}
 }
 
 // TestRecentEventsAreForThePage: also those that the cloud does not get.

@@ -78,9 +78,6 @@ func newRules(book *rulebook, d *deviceState, take func(*Device, Record)) (*rule
 		return nil, fmt.Errorf("device %s: %w", d.device.Name, err)
 	}
 	for _, e := range d.device.Events {
-		if e.OPCUA != nil {
-			continue // its server sends them
-		}
 		rule, err := newEventRule(r, e, take)
 		if err != nil {
 			return nil, fmt.Errorf("device %s: event %s: %w", d.device.Name, e.ID, err)
@@ -143,6 +140,21 @@ func (r *rules) pass(now time.Time) {
 	}
 	for _, e := range r.events {
 		e.judge(now)
+	}
+	r.plan(now)
+}
+
+// occur reports an event that the device told by itself.
+func (r *rules) occur(told *FieldEvent, now time.Time) {
+	extra := []Attribute{{"message", TextValue(told.Message)}, {"source", TextValue(told.Source)}, {"severity", IntValue(int64(told.Severity))}}
+	if told.Active.kind != None {
+		extra = append(extra, Attribute{"active", told.Active})
+	}
+	for _, e := range r.events {
+		if e.event == told.Event {
+			e.report(e.event.ID, told.Subject, told.Time, now, extra...)
+			r.dirty = r.dirty || len(e.brake.queue) > 0
+		}
 	}
 	r.plan(now)
 }

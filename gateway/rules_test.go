@@ -120,9 +120,15 @@ func TestAnEventIsRaisedOnceAndClearedOnce(t *testing.T) {
 }
 
 func TestAnEventEndsWhereItsConditionDoes(t *testing.T) {
-	w := eventDesk(t, &Event{When: condition("x > 5"), ClearEvent: "e_over"})
-	w.every("x", "1 6 7 5 8")
-	wantLines(t, w.events(), "1s e\n3s e_over\n4s e")
+	for clearEvent, want := range map[string]string{"e_over": "1s e\n3s e_over\n4s e", "": "1s e\n4s e"} {
+		w := eventDesk(t, &Event{When: condition("x > 5"), ClearEvent: clearEvent})
+		w.every("x", "1 6 7 5 8")
+		wantLines(t, w.events(), want)
+	}
+	// What clear remembers began before the event.
+	w := eventDesk(t, &Event{When: condition("x > 5"), Clear: condition("increase(x)"), ClearEvent: "e_over"})
+	w.every("x", "1 6 7 1 6")
+	wantLines(t, w.events(), "1s e\n2s e_over\n4s e")
 }
 
 // TestAConditionMustHold: for takes two samples that far apart, none contrary
@@ -212,6 +218,18 @@ func TestEachFlagTellsBitAndDirection(t *testing.T) {
 2s e flag=overtemp bit=17 word=alarms active=true
 2s e flag=bit1 bit=1 word=n active=true
 4s e flag=bit0 bit=0 word=n active=false`)
+
+	// A signed word has its own bits only, and an implausible one tells nothing.
+	for quality, want := range map[Quality]string{Good: "0s e flag=bit15 bit=15 word=n active=true", Uncertain: ""} {
+		w := newRuleDesk(t, func(d *Device) {
+			d.point("n").Type = Int16
+			d.Events = []*Event{{ID: "e", EachFlag: []string{"n"}}}
+		})
+		st := w.d.point("n")
+		st.note(&Sample{Point: st.latest.Point, Time: w.now, Value: IntValue(-32768), Quality: quality, Reason: reasonImplausible})
+		w.d.judge(w.now)
+		wantLines(t, w.events(), want)
+	}
 }
 
 func TestAStandingEventIsRepeated(t *testing.T) {
@@ -239,6 +257,16 @@ func TestTheFloodBrakeCountsAndKeepsTheLast(t *testing.T) {
 	each.every("n", "0 1 2 3 4 5")
 	each.at(11*time.Second, "")
 	wantLines(t, each.events(), "1s e n=1\n2s e n=2\n11s e n=5 held_back=2")
+
+	// One bit does not take the place of another.
+	bits := eventDesk(t, &Event{EachFlag: []string{"alarms"}, AtMost: &Rate{Count: 1, Per: 10 * time.Second}})
+	bits.every("alarms", "oil_low oil_low,bit3,overtemp oil_low,overtemp")
+	bits.at(10*time.Second, "")
+	bits.at(20*time.Second, "")
+	wantLines(t, bits.events(), `
+0s e flag=oil_low bit=0 word=alarms active=true
+10s e flag=overtemp bit=17 word=alarms active=true held_back=1
+20s e flag=bit3 bit=3 word=alarms active=false`)
 }
 
 func TestEventIDsAreUnique(t *testing.T) {
@@ -422,17 +450,21 @@ func TestWhatRestsOnASecretIsSecret(t *testing.T) {
 // TestWhatRestsOnAWithheldValueIsWithheld: an implausible value that may not be
 // sent does not reach the cloud through a computed point.
 func TestWhatRestsOnAWithheldValueIsWithheld(t *testing.T) {
-	for implausible, want := range map[string]string{"drop": "", "send": "0s  c=2"} {
+	for implausible, want := range map[string]string{"drop": "", "send": "0s  c=2 mean=1"} {
 		w := newRuleDesk(t, func(d *Device) {
 			quiet(d)
 			d.Points[0].Implausible = implausible
-			d.Computed = []*Computed{{ID: "c", Value: condition("x + 1")}}
+			d.Streams = []*Stream{{ID: "s", Format: "json", Body: &Body{Fields: []Field{{"sum", Expression{"x + 1"}}}}}}
+			d.Computed = []*Computed{{ID: "c", Value: condition("x + 1")}, {ID: "mean", Value: condition(`average(x, "1m")`)}}
 		})
 		st := w.d.point("x")
 		st.note(&Sample{Point: st.latest.Point, Time: w.now, Value: FloatValue(1), Quality: Uncertain, Reason: reasonImplausible})
 		w.d.judge(w.now)
 		w.r.flush(w.d)
 		wantLines(t, w.said, want)
+		if body := string(w.d.rules.streams[0].body(w.now)); body != map[string]string{"drop": `{"sum":null}`, "send": `{"sum":2}`}[implausible] {
+			t.Errorf("%s: the stream says %s", implausible, body)
+		}
 		if s := w.d.point("c").latest; s.Quality != Uncertain || s.Reason != "x: implausible" || s.Value.Float() != 2 {
 			t.Errorf("%s: c is %s %s %q", implausible, s.Value, s.Quality, s.Reason)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -52,7 +53,7 @@ func TestStreamsByTime(t *testing.T) {
 	w := newRuleDesk(t, func(d *Device) {
 		d.Prefix = "d_"
 		d.Streams = []*Stream{
-			{ID: "j", Format: "json", Every: 2 * time.Second, Body: &Body{Fields: []Field{{"x", Expression{"x"}}, {"half \"x\"", Expression{"x / 2"}}, {"big", Expression{"n"}}, {"zones", Expression{"zones"}}, {"d", Expression{"delta(x)"}}}}},
+			{ID: "j", Format: "json", Every: 2 * time.Second, Body: &Body{Fields: []Field{{"x", Expression{"x"}}, {"half \"x\"", Expression{"x / 2"}}, {"big", Expression{"n"}}, {"zones", Expression{"zones"}}, {"d", Expression{"delta(x)"}}, {"fifth", Expression{"x * 0.2"}}}}},
 			{ID: "t", Format: "text", Every: 3 * time.Second, Body: &Body{Text: "{x} bar, {text}/{n} {zones}."}},
 		}
 	})
@@ -62,28 +63,37 @@ func TestStreamsByTime(t *testing.T) {
 	}
 	w.d.point("zones").note(&Sample{Point: w.d.point("zones").latest.Point, Time: w.now, Quality: Good, Value: ListValue([]Value{Float32Value(0.1), {}})})
 	w.d.point("text").note(&Sample{Point: w.d.point("text").latest.Point, Time: w.now, Quality: Good, Value: TextValue("K\"7")})
-	for i, samples := range []string{"x=1.5 n=7", "x=2", "x=timeout", "x=5", "x=0.3"} {
+	for i, samples := range []string{"x=1.5 n=7", "x=2", "x=timeout", "x=5", "x=0.3", "x=4", "x=4"} {
 		w.at(time.Duration(i)*time.Second, samples) // what is due is sent before the samples are taken
 	}
+	w.at(time.Minute, "x=2") // what was missed is not made up for
+	w.at(time.Minute+time.Second, "")
 	wantLines(t, streams(got, formulaStart), `
-1s d_j {"x":1.5,"half \"x\"":0.75,"big":7,"zones":[0.1,null],"d":0}
+1s d_j {"x":1.5,"half \"x\"":0.75,"big":7,"zones":[0.1,null],"d":0,"fifth":0.3}
 1s d_t 1.5 bar, K"7/7 [0.1,null].
-2s d_j {"x":2,"half \"x\"":1,"big":7,"zones":[0.1,null],"d":0.5}
+2s d_j {"x":2,"half \"x\"":1,"big":7,"zones":[0.1,null],"d":0.5,"fifth":0.4}
 3s d_t null bar, K"7/7 [0.1,null].
-4s d_j {"x":5,"half \"x\"":2.5,"big":null,"zones":null,"d":3}`)
+4s d_j {"x":5,"half \"x\"":2.5,"big":null,"zones":null,"d":3,"fifth":1}
+6s d_j {"x":4,"half \"x\"":2,"big":null,"zones":null,"d":3.7,"fifth":0.8}
+6s d_t 4 bar, null/null null.
+1m0s d_j {"x":null,"half \"x\"":null,"big":null,"zones":null,"d":null,"fifth":null}
+1m0s d_t null bar, null/null null.`)
 }
 
 // TestStreamsByEvent: one message for each time that the event happens, also
 // those that its flood brake holds back.
 func TestStreamsByEvent(t *testing.T) {
 	w := newRuleDesk(t, func(d *Device) {
-		d.Events = []*Event{{ID: "shot", Each: condition("increase(n)"), AtMost: &Rate{Count: 1, Per: time.Hour}}}
-		d.Streams = []*Stream{{ID: "curve", Format: "json", Each: "shot", Body: &Body{Fields: []Field{{"shot", Expression{"n"}}}}}}
+		d.Events = []*Event{{ID: "shot", Each: condition("increase(n)"), AtMost: &Rate{Count: 1, Per: time.Hour}}, {ID: "high", When: condition("n > 3"), ClearEvent: "low"}}
+		body := &Body{Fields: []Field{{"shot", Expression{"n"}}}}
+		d.Streams = []*Stream{{ID: "curve", Format: "json", Each: "shot", Body: body}, {ID: "alarm", Format: "json", Each: "high", Body: body}}
 	})
 	var got []Record
-	w.d.rules.streams[0].take = func(_ *Device, r Record) { got = append(got, r) }
-	w.every("n", "1 2 2 3 4")
-	wantLines(t, streams(got, formulaStart), "1s curve {\"shot\":2}\n3s curve {\"shot\":3}\n4s curve {\"shot\":4}")
+	for _, s := range w.d.rules.streams {
+		s.take = func(_ *Device, r Record) { got = append(got, r) }
+	}
+	w.every("n", "1 2 2 3 4 1")
+	wantLines(t, streams(got, formulaStart), "1s curve {\"shot\":2}\n3s curve {\"shot\":3}\n4s curve {\"shot\":4}\n4s alarm {\"shot\":4}")
 }
 
 // TestRawBlocksAreReadBetweenPolls: at their times; what the device refuses is said
@@ -167,6 +177,60 @@ func TestAReadRequestOfTheCloudIsAnsweredOnItsStream(t *testing.T) {
 			t.Errorf("a refused frame ended the session: opened at %v", f.opened)
 		}
 	})
+}
+
+// TestWhatComesDownOnAStreamGoesThroughAllSteps: a value as a push does, parameters
+// as a command does, and whatever is refused is in the audit.
+func TestWhatComesDownOnAStreamGoesThroughAllSteps(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*hall, *Downlink)
+		stream string
+		body   string
+		writes string
+		said   string // events, replies and audit
+	}{
+		"a value":                     {stream: "d_value", body: " 35.5\n", writes: "setpoint=35.5", said: "cloud:u setpoint 35.5 30→35.5 done"},
+		"a value out of limits":       {stream: "d_value", body: "62", said: "d_write_refused point=d_setpoint value=62 reason=setpoint 62 is above max 50 Hz\ncloud:u setpoint 62 → refused setpoint 62 is above max 50 Hz"},
+		"no text":                     {stream: "d_value", body: "\xff", said: "d_write_refused point=d_setpoint value=\xff reason=setpoint takes a value, not null, an object or a number that is none\ncloud:u setpoint \ufffd → refused setpoint takes a value, not null, an object or a number that is none"},
+		"a command":                   {stream: "d_job", body: "hz=42", writes: "setpoint=42 run_word=run_forward", said: " d_start ok setpoint=42 drive_state=running\ncloud:u start setpoint 42 30→42 done\ncloud:u start run_word run_forward →run_forward done\ncloud:u start → done"},
+		"a command out of limits":     {stream: "d_job", body: "hz=62", said: " d_start: hz 62 is above max 50\ncloud:u d_start → refused hz 62 is above max 50"},
+		"no parameters":               {stream: "d_job", body: "?", said: " d_start: not understood: no object\ncloud:u d_start → refused not understood: no object"},
+		"a site that is locked":       {change: func(p *hall, _ *Downlink) { p.site.Writes = "locked" }, stream: "d_value", body: "35", said: "d_write_refused point=d_setpoint value=35 reason=site.writes is locked: nothing that the cloud sends is written\ncloud:u setpoint 35 → refused site.writes is locked: nothing that the cloud sends is written"},
+		"a line that was stalled":     {change: func(_ *hall, m *Downlink) { m.Stalled = true }, stream: "d_value", body: "35", said: "d_write_refused point=d_setpoint value=35 reason=line was stalled\ncloud:u setpoint 35 → refused line was stalled"},
+		"a value that is old":         {change: func(_ *hall, m *Downlink) { m.Arrived = m.Arrived.Add(-31 * time.Second) }, stream: "d_value", body: "35", said: "d_write_refused point=d_setpoint value=35 reason=expired: it arrived 31s ago\ncloud:u setpoint 35 → refused expired: it arrived 31s ago"},
+		"a request that is old":       {change: func(_ *hall, m *Downlink) { m.Arrived = m.Arrived.Add(-31 * time.Second) }, stream: "d_modbus", body: "read", said: "cloud:u stream d_modbus → refused expired: it arrived 31s ago"},
+		"a stream that nobody knows":  {stream: "value", body: "35", said: "cloud:u stream value → refused there is no stream value"},
+		"a stream that only goes up":  {stream: "d_up", body: "35", said: "cloud:u stream d_up → refused the stream takes nothing from the cloud"},
+		"a request before the answer": {change: func(p *hall, m *Downlink) { p.wire.down <- *m }, stream: "d_modbus", body: "read", said: "cloud:u stream d_modbus → refused the stream's last request is not answered yet"},
+		"a bus that is down": {change: func(p *hall, m *Downlink) {
+			p.machine.fail(func() { p.machine.lost = errors.New("no route to host") })
+			time.Sleep(30 * time.Second)
+			m.Arrived = time.Now()
+		}, stream: "d_modbus", body: "read", said: "cloud:u stream d_modbus → refused the bus is down: no route to host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newHall(t, func(s *Site) {
+					d := s.Devices[0]
+					d.Prefix = "d_"
+					for _, pt := range d.Points {
+						pt.Name = d.Prefix + pt.Name
+					}
+					d.Streams = []*Stream{{ID: "value", Downlink: "write:setpoint"}, {ID: "job", Downlink: "params:start"}, {ID: "modbus", Downlink: "modbus-read"}, {ID: "up", Downlink: "none"}}
+				})
+				defer p.stop()
+				m := Downlink{Kind: StreamDownlink, Arrived: time.Now(), Stream: c.stream, Body: []byte(c.body)}
+				if c.change != nil {
+					c.change(p, &m)
+				}
+				p.wire.down <- m
+				replies := p.replies(time.Second)
+				want(t, "writes", p.machine.writes(), c.writes)
+				said := append([]string{p.events(), replies}, p.lines()...)
+				want(t, "said", strings.Join(slices.DeleteFunc(said, func(s string) bool { return s == "" }), "\n"), c.said)
+			})
+		})
+	}
 }
 
 // TestAFloodOfReadRequestsIsRefused: they spend the same time as writes.

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"slices"
 	"time"
 )
 
@@ -125,19 +124,13 @@ func (b *busLoop) settle(d *deviceState) {
 // occur reports events that devices told by themselves: with the points that
 // the profile wants, as they are now, and with what the device says of it.
 func (b *busLoop) occur(events []FieldEvent) {
+	now := time.Now()
 	for i := range events {
-		e := &events[i]
-		r := Record{Kind: EventRecord, Time: e.Time, Name: e.Device.Prefix + e.Event.ID, ID: NewEventID(), Severity: Severity(e.Event.Severity), Values: []Attribute{
-			{Name: "message", Value: TextValue(e.Message)}, {Name: "source", Value: TextValue(e.Source)}, {Name: "severity", Value: IntValue(int64(e.Severity))},
-		}}
-		if e.Active.kind != None {
-			r.Values = append(r.Values, Attribute{Name: "active", Value: e.Active})
-		}
-		for _, st := range b.reporter.of(e.Device) {
-			if p := st.latest.Point; slices.Contains(e.Event.Params, p.ID) && st.reportable() {
-				r.Values = append(r.Values, Attribute{Name: p.Name, Value: st.latest.Value})
+		told := &events[i]
+		for _, d := range b.reporter.devices {
+			if d.device == told.Device {
+				d.rules.occur(told, now)
 			}
 		}
-		b.reporter.take(e.Device, r)
 	}
 }

@@ -73,8 +73,12 @@ func (s *tellerSession) samples(points []*Point, values func(*Point) []Value) (t
 
 func (s *tellerSession) TellEvents(devices []*Device, deliver func([]FieldEvent)) {
 	s.tell = func() {
-		e := devices[0].Events[0]
-		deliver([]FieldEvent{{Device: devices[0], Event: e, Time: time.Now(), Source: "pump", Message: "oil low", Severity: 600, Active: BoolValue(true)}})
+		var events []FieldEvent
+		for _, alarm := range []string{"pump on", "fan on", "fan off", "pump off"} {
+			source, state, _ := strings.Cut(alarm, " ")
+			events = append(events, FieldEvent{Device: devices[0], Event: devices[0].Events[0], Time: time.Now(), Source: source, Message: "oil low", Severity: 600, Active: BoolValue(state == "on"), Subject: source})
+		}
+		deliver(events)
 	}
 }
 
@@ -105,6 +109,15 @@ func (f *teller) run(t *testing.T, duration time.Duration, devices ...*Device) (
 		reports = append(reports, line)
 	}
 	b := newBusLoop(&Bus{Name: "b"}, devices, f, out.logger(), &Stats{}, take)
+	book, err := newRulebook(&Site{}, out.logger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range b.reporter.devices {
+		if d.rules, err = newRules(book, d, take); err != nil {
+			t.Fatal(err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), duration)
 	defer cancel()
 	b.run(ctx)
@@ -197,14 +210,19 @@ func TestTheLastValueIsNotHeldBackForEver(t *testing.T) {
 	})
 }
 
+// TestAnEventOfADeviceIsAnEventRecord: with params and a flood brake like any other.
 func TestAnEventOfADeviceIsAnEventRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &teller{says: at(0), speaks: time.Second}
 		d := telling("d", "subscribe", &Definition{ID: "p", Poll: time.Second}, &Definition{ID: "q", Poll: time.Second})
 		d.Prefix = "d_"
 		d.Points[1].Name = "d_q"
-		d.Events = []*Event{{ID: "trouble", Severity: "alarm", OPCUA: &ServerEvents{}, Params: []string{"q"}}}
+		d.Events = []*Event{{ID: "trouble", Severity: "alarm", OPCUA: &ServerEvents{}, Params: []string{"q"}, AtMost: &Rate{Count: 1, Per: 400 * time.Millisecond}}}
 		reports, _ := f.run(t, 2*time.Second, d)
-		wantLines(t, reports, "0s d p=0 d_q=0\n1s d d_trouble alarm message=oil low source=pump severity=600 active=true d_q=0")
+		wantLines(t, reports, `
+0s d p=0 d_q=0
+1s d d_trouble alarm q=0 message=oil low source=pump severity=600 active=true
+1.4s d d_trouble alarm q=0 message=oil low source=fan severity=600 active=false held_back=1
+1.8s d d_trouble alarm q=0 message=oil low source=pump severity=600 active=false`)
 	})
 }

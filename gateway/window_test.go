@@ -37,6 +37,7 @@ func TestFunctionsRememberWhatWas(t *testing.T) {
 		{"increase(x)", "0s=1 1s=1 2s=3 3s=2 4s=timeout 5s=4", "false · false · true · false · - bad x: timeout · true"},
 		{"delta(x)", "0s=10 1s=12 2s=timeout 3s=11.5", "0 · 2 · - bad x: timeout · -0.5"},
 		{"since(x > 5)", "0s=1 1s=6 3s=7 4s=2 5s=9 7.5s=9", "0 · 0 · 2 · 0 · 0 · 2.5"},
+		{"since(x > 5)", "0s=6 1s=timeout 3s=7", "0 · - bad x: timeout · 3"},
 		{`rate(x, "10s")`, "0s=0 1s=2 2s=4 12s=4 22s=4", "- bad x: one sample is no rate · 2 · 2 · 0 · 0"},
 		{`delta(x, "10s")`, "0s=0 4s=8 10s=20 15s=30 20s=30", "0 · 8 · 20 · 20 · 10"},
 		{`average(x, "4s")`, "0s=10 1s=20 2s=20 3s=40 4s=0 5s=0 6s=0", "10 · 10 · 15 · 16.666666666666668 · 22.5 · 20 · 15"},
@@ -59,6 +60,7 @@ func TestCountersNeverRunBackwards(t *testing.T) {
 		{`delta(energy)`, "0s=300 1s=2 2s=3", "0 · 0 uncertain energy: the counter was reset · 1"},
 		{`delta(energy, "1h")`, "0s=300 1s=301 2s=2 3s=5", "0 · 1 · 1 uncertain energy: the counter was reset · 4 uncertain energy: the counter was reset"},
 		{`delta(energy, "1h")`, "0s=300 1s=301 2s=0 3s=303", "0 · 1 · 1 uncertain energy: the counter was reset · 3"},
+		{`average(energy, "4s")`, "0s=990 1s=3 2s=3", "990 · 990 · 496.5"},
 		{`increase(energy)`, "0s=998 1s=3 2s=3", "false · true · false"},
 		{`rate(energy, "10s")`, "0s=998 1s=0 2s=2", "- bad energy: one sample is no rate · 2 · 2"},
 	} {
@@ -66,6 +68,12 @@ func TestCountersNeverRunBackwards(t *testing.T) {
 		if got := w.series(w.bind(tt.text, AnyOperand), "energy", tt.samples); got != tt.want {
 			t.Errorf("%s of %s:\n%s, not\n%s", tt.text, tt.samples, got, tt.want)
 		}
+	}
+	w := newWorksheet(t)
+	w.series(w.bind("energy", AnyOperand), "energy", "0s=300")
+	w.sample("energy", Sample{Value: FloatValue(5), Quality: Uncertain, Reason: reasonImplausible})
+	if m := w.states["energy"].meter; m.total != 300 || m.resets > 0 {
+		t.Errorf("an implausible value makes it %v with %d resets", m.total, m.resets)
 	}
 }
 

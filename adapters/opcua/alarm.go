@@ -75,6 +75,7 @@ func (e *engine) worthTelling(it *eventItem, condition string, eventID []byte, e
 		return enough && (condition == "" || !it.refreshing)
 	}
 	key, active := it.key(condition), event.Active.Bool()
+	event.Subject = key
 	was, on := e.alarms[key]
 	if it.refreshing && on {
 		it.seen[key] = true
@@ -114,7 +115,7 @@ func (e *engine) refreshes(it *eventItem, kind uint32) (gone []gateway.FieldEven
 	case id.RefreshEndEventType:
 		for key, was := range e.alarms {
 			if it.refreshing && strings.HasPrefix(key, it.key("")) && !it.seen[key] {
-				gone = append(gone, gateway.FieldEvent{Device: it.device, Event: it.event, Time: time.Now(), Source: was.Source, Message: was.Message, Severity: was.Severity, Active: gateway.BoolValue(false)})
+				gone = append(gone, gateway.FieldEvent{Device: it.device, Event: it.event, Time: time.Now(), Source: was.Source, Message: was.Message, Severity: was.Severity, Active: gateway.BoolValue(false), Subject: key})
 				delete(e.alarms, key)
 				e.alarmsChanged = true
 			}

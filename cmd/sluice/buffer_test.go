@@ -17,7 +17,7 @@ import (
 // TestBufferCommands: a refused record is listed, shown, put back and dropped.
 func TestBufferCommands(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "site.yaml")
-	write(t, path, strings.Replace(oneMeter, "local:", "buffer: { path: buffer.db, max_size: 8MB }\nlocal:", 1))
+	write(t, path, strings.NewReplacer("local:", "buffer: { path: buffer.db, max_size: 8MB }\nlocal:", "backlog: replay", "backlog: replay, event_id: uid").Replace(oneMeter))
 	if _, _, err := execute(t, "buffer", "status", "--site", path); err == nil || !strings.Contains(err.Error(), "there is no buffer yet") {
 		t.Errorf("without a file: %v", err)
 	}
@@ -62,7 +62,7 @@ func TestBufferCommands(t *testing.T) {
   "message": {
     "method": "hot",
     "params": {
-      "event_id": "x1",
+      "uid": "x1",
       "t": 90
     }
   }`},

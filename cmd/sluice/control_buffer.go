@@ -120,7 +120,7 @@ func (api bufferAPI) show(r *http.Request) (any, error) {
 	}
 	for _, q := range held {
 		if q.Seq == seq {
-			return heldOf(q)
+			return api.heldOf(q)
 		}
 	}
 	return nil, notHeld(seq)
@@ -128,12 +128,12 @@ func (api bufferAPI) show(r *http.Request) (any, error) {
 
 // heldOf is a record with its message as it would be sent; one that is no JSON
 // is shown as a string.
-func heldOf(q buffer.Quarantined) (heldRecord, error) {
+func (api bufferAPI) heldOf(q buffer.Quarantined) (heldRecord, error) {
 	r, err := gateway.ParseRecord(q.Data)
 	if err != nil {
 		return heldRecord{}, err
 	}
-	topic, message := cloud.Show(userOf(q.Lane), &r)
+	topic, message := cloud.Show(api.site.Cloud, userOf(q.Lane), &r)
 	if !json.Valid(message) {
 		message = gateway.AppendJSONString(nil, string(message))
 	}

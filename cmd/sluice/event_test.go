@@ -29,6 +29,7 @@ func (p *plant) withRules(t *testing.T) {
       steps:  { format: json, each: step, body: { speed: speed } }
       lots:   { format: json, each: step, body: { speed: speed }, batch: { within: 1h, rows: 3 } }
       raw:    { format: modbus-rtu, every: 1s, raw: { at: 10, count: 1 } }
+      plain:  { format: binary, every: 1s, raw: { at: 10, count: 1 } }
       modbus: { format: modbus-rtu, downlink: modbus-read }
 devices:
 `, 1))
@@ -185,6 +186,7 @@ func TestStreamsReachTheCloud(t *testing.T) {
 	p.set(t, "a", "speed", gateway.UintValue(0x1235))
 	p.waitMessage(t, "data/own/steps", `{"speed":4661}`)
 	p.waitMessage(t, "data/own/raw", string(wire.AppendRTU(nil, 1, []byte{3, 2, 0x12, 0x35})))
+	p.waitMessage(t, "data/own/plain", "\x12\x35")
 	ask := wire.AppendRTU(nil, 1, []byte{3, 0, 10, 0, 1})
 	write := wire.AppendRTU(nil, 1, []byte{6, 0, 10, 0, 1})
 	for _, frame := range [][]byte{write, ask} {

@@ -21,15 +21,17 @@ func overTemp(at time.Time) gateway.Record {
 }
 
 func TestEventsCarryTheirIDAndTheirTimeWhenLate(t *testing.T) {
-	long := time.UnixMilli(1_750_234_507_181)
+	long, sixSeconds := time.UnixMilli(1_750_234_507_181), time.Now().Add(-6*time.Second)
 	for _, c := range []struct {
 		name   string
 		change func(*cloud.Config)
 		at     time.Time
 		want   string
 	}{
+		{"a second late", func(c *cloud.Config) { c.Cloud.LateTS = "sample_ts" }, time.Now().Add(-time.Second), `{"method":"over_temp","params":{"event_id":"k3v9","temp":91.5,"zone":"3"}}`},
 		{"live", nil, time.Now(), `{"method":"over_temp","params":{"event_id":"k3v9","temp":91.5,"zone":"3"}}`},
 		{"late", func(c *cloud.Config) { c.Cloud.LateTS = "sample_ts" }, long, `{"method":"over_temp","params":{"event_id":"k3v9","ts":1750234507181,"temp":91.5,"zone":"3"}}`},
+		{"six seconds late", func(c *cloud.Config) { c.Cloud.LateTS = "sample_ts" }, sixSeconds, fmt.Sprintf(`{"method":"over_temp","params":{"event_id":"k3v9","ts":%d,"temp":91.5,"zone":"3"}}`, sixSeconds.UnixMilli())},
 		{"no times", func(c *cloud.Config) { c.Cloud.LateTS = "none" }, long, `{"method":"over_temp","params":{"event_id":"k3v9","temp":91.5,"zone":"3"}}`},
 		{"renamed", func(c *cloud.Config) { c.Cloud.EventID = "uid" }, time.Now(), `{"method":"over_temp","params":{"uid":"k3v9","temp":91.5,"zone":"3"}}`},
 		{"a param of that name", func(c *cloud.Config) { c.Cloud.EventID = "zone" }, time.Now(), `{"method":"over_temp","params":{"zone":"k3v9","temp":91.5}}`},
@@ -37,13 +39,17 @@ func TestEventsCarryTheirIDAndTheirTimeWhenLate(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tw := startTwin(t, twin.Options{Respond: true})
-			s, _ := run(t, settings(tw.URL(), "response", c.change), nil)
-			if n, err := s.Publish(t.Context(), []gateway.Record{overTemp(c.at)}); n != 1 || err != nil {
+			config, r := settings(tw.URL(), "response", c.change), overTemp(c.at)
+			s, _ := run(t, config, nil)
+			if n, err := s.Publish(t.Context(), []gateway.Record{r}); n != 1 || err != nil {
 				t.Fatal(n, err)
 			}
 			got := tw.Received(user)
 			if len(got) != 1 || got[0].Topic != "event_report/plant1" || string(got[0].Payload) != c.want {
 				t.Errorf("got %s %s, want %s", got[0].Topic, got[0].Payload, c.want)
+			}
+			if _, shown := cloud.Show(config.Cloud, user, &r); !strings.Contains(c.want, `"ts"`) && string(shown) != c.want {
+				t.Errorf("shown is %s", shown)
 			}
 		})
 	}
@@ -97,10 +103,14 @@ func TestStreamsGoAsTheyAreAndNeedNoAnswer(t *testing.T) {
 			t.Fatalf("message %d is %s %x", i, m.Topic, m.Payload)
 		}
 	}
-	records = []gateway.Record{{Kind: gateway.StreamRecord, Name: "s", Body: make([]byte, cloud.MaxMessage+1)}}
-	var refusal *gateway.Refusal
-	if n, err := s.Publish(t.Context(), records); n != 0 || !errors.As(err, &refusal) {
-		t.Errorf("a body that is too large: %d confirmed, %v", n, err)
+	for _, large := range []gateway.Record{
+		{Kind: gateway.StreamRecord, Name: "s", Body: make([]byte, cloud.MaxMessage+1)},
+		{Kind: gateway.EventRecord, Name: "e", Values: []gateway.Attribute{{Name: "text", Value: gateway.TextValue(strings.Repeat("x", cloud.MaxMessage))}}},
+	} {
+		var refusal *gateway.Refusal
+		if n, err := s.Publish(t.Context(), []gateway.Record{large}); n != 0 || !errors.As(err, &refusal) || !strings.Contains(err.Error(), "a message holds") {
+			t.Errorf("%s is too large: %d confirmed, %v", large.Name, n, err)
+		}
 	}
 }
 

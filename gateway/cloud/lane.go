@@ -17,7 +17,6 @@ import (
 // to the message in flight only when no other can be on its way, or when all
 // that can are answers to copies of the same message.
 type lane struct {
-	up       Kind
 	topic    string
 	response string        // "" where there are no answers
 	timeout  time.Duration // for an answer, from the PUBACK
@@ -42,17 +41,9 @@ type lane struct {
 
 func newLane(up, down Kind, user string, timeout time.Duration, confirm *confirmation) *lane {
 	return &lane{
-		up: up, topic: up.Topic(user), response: down.Topic(user), timeout: timeout, confirm: confirm,
+		topic: up.Topic(user), response: down.Topic(user), timeout: timeout, confirm: confirm,
 		turn: make(chan struct{}, 1), answers: make(chan answer, 1), settled: make(chan struct{}, 1),
 	}
-}
-
-// topicOf is where a record goes.
-func (n *lane) topicOf(user string, r *gateway.Record) string {
-	if n.up == Data {
-		return Data.Stream(user, r.Name)
-	}
-	return n.topic
 }
 
 // packet is a message to be sent.

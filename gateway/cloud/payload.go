@@ -35,20 +35,60 @@ func AppendAttributes(dst []byte, r gateway.Record, lateTS string) []byte {
 	return append(dst, '}')
 }
 
-// Show gives the topic and the payload of a record of a user, for people to
-// look at: without the time that it gets when it is sent late.
-func Show(user string, r *gateway.Record) (topic string, payload []byte) {
+// keys are the names of what messages carry beside values; "" for what they
+// don't.
+type keys struct{ lateTS, eventID string }
+
+func keysOf(c gateway.Cloud) (k keys) {
+	if c.LateTS != "none" {
+		k.lateTS = c.LateTS
+	}
+	if c.EventID != "none" {
+		k.eventID = orDefault(c.EventID, "event_id")
+	}
+	return k
+}
+
+// payloads are the messages of a record; timed says that it carries its time.
+func (k keys) payloads(r *gateway.Record, timed bool) ([][]byte, error) {
 	switch r.Kind {
 	case gateway.EventRecord:
-		list, err := appendEvent(nil, r, "event_id", false)
-		if err != nil { // too large, which may be why it was refused
-			list = [][]byte{AppendAttributes(nil, *r, "")}
-		}
-		return EventReport.Topic(user), list[0]
+		return appendEvent(nil, r, k.eventID, timed && k.lateTS != "")
+	case gateway.HistoryRecord:
+		return appendHistory(nil, r.Rows, r.Number)
 	case gateway.StreamRecord:
-		return Data.Stream(user, r.Name), r.Body
+		return appendStream(nil, r)
 	}
-	return Attributes.Topic(user), AppendAttributes(nil, *r, "")
+	if !timed {
+		k.lateTS = ""
+	}
+	return appendReport(nil, *r, k.lateTS)
+}
+
+// topicOf is where a record of a user goes.
+func topicOf(user string, r *gateway.Record) string {
+	switch r.Kind {
+	case gateway.EventRecord:
+		return EventReport.Topic(user)
+	case gateway.HistoryRecord, gateway.StreamRecord:
+		return Data.Stream(user, r.Name)
+	}
+	return Attributes.Topic(user)
+}
+
+// Show gives the topic and the payload of a record of a user, for people to
+// look at: without the time that it gets when it is sent late.
+func Show(c gateway.Cloud, user string, r *gateway.Record) (topic string, payload []byte) {
+	list, err := keysOf(c).payloads(r, false)
+	switch {
+	case err == nil && len(list) == 1:
+		payload = list[0]
+	case r.Kind == gateway.StreamRecord: // too large, which may be why it was refused
+		payload = r.Body
+	default:
+		payload = AppendAttributes(nil, *r, "")
+	}
+	return topicOf(user, r), payload
 }
 
 // appendReport appends the messages of a report to list: none where nothing of

@@ -102,27 +102,11 @@ func (s *Session) explain(lane *lane, err error) error {
 // encode gives the messages of a record that is sent now, and whether it is
 // late. The report after a late one still carries its time, so that the reader
 // sees the time return to now.
-func (s *Session) encode(n *lane, r *gateway.Record, afterLate bool) (packets []packet, late bool, err error) {
+func (s *Session) encode(r *gateway.Record, afterLate bool) (packets []packet, late bool, err error) {
 	late = time.Since(r.Time) > lateAfter && r.Known()
-	var payloads [][]byte
-	switch n.up {
-	case EventReport:
-		payloads, err = appendEvent(nil, r, s.eventID, late && s.lateTS != "")
-	case Data:
-		if r.Kind == gateway.HistoryRecord {
-			payloads, err = appendHistory(nil, r.Rows, r.Number)
-		} else {
-			payloads, err = appendStream(nil, r)
-		}
-	default:
-		key := s.lateTS
-		if !late && !afterLate || !r.Known() {
-			key = ""
-		}
-		payloads, err = appendReport(nil, *r, key)
-	}
+	payloads, err := s.payloads(r, late || afterLate && r.Kind == gateway.ReportRecord && r.Known())
 	for _, payload := range payloads {
-		packets = append(packets, packet{n.topicOf(s.user, r), payload})
+		packets = append(packets, packet{topicOf(s.user, r), payload})
 	}
 	return packets, late, err
 }
@@ -130,7 +114,7 @@ func (s *Session) encode(n *lane, r *gateway.Record, afterLate bool) (packets []
 // single sends one record and waits until the platform has answered each of its
 // messages, or the time for that is over.
 func (s *Session) single(ctx context.Context, l *link, lane *lane, r gateway.Record) (int, error) {
-	packets, late, err := s.encode(lane, &r, lane.late)
+	packets, late, err := s.encode(&r, lane.late)
 	if err != nil {
 		return 0, err
 	}
@@ -201,7 +185,7 @@ func (s *Session) stream(ctx context.Context, l *link, lane *lane, records []gat
 
 // launch sends the messages of one record without waiting for anything.
 func (s *Session) launch(ctx context.Context, l *link, lane *lane, r gateway.Record, afterLate bool) (flight, error) {
-	packets, late, err := s.encode(lane, &r, afterLate)
+	packets, late, err := s.encode(&r, afterLate)
 	f := flight{late: late}
 	for i := 0; err == nil && i < len(packets); i++ {
 		if err = s.breathe(ctx, i); err != nil {

@@ -34,12 +34,11 @@ type Session struct {
 	user     string
 	password string
 	clientID string
-	lateTS   string // "": no times
-	eventID  string // "": no ids
-	log      *slog.Logger
-	window   int           // records in flight at puback
-	pace     time.Duration // between the messages of one record
-	limits   limits
+	keys
+	log    *slog.Logger
+	window int           // records in flight at puback
+	pace   time.Duration // between the messages of one record
+	limits limits
 
 	lanes     map[gateway.RecordKind]*lane
 	inbound   []subscription
@@ -82,19 +81,13 @@ func New(c Config) (*Session, error) {
 		return nil, fmt.Errorf("cloud user %q cannot be part of a topic", c.Login.User)
 	}
 	s := &Session{
-		cloud: c.Cloud, broker: broker, user: c.Login.User, password: string(c.Login.Password), log: c.Log,
+		cloud: c.Cloud, broker: broker, user: c.Login.User, password: string(c.Login.Password), log: c.Log, keys: keysOf(c.Cloud),
 		window: 100, pace: c.Cloud.MinInterval, limits: standard, up: make(chan struct{}), down: newDownlinks(),
 	}
 	s.cloud.Keepalive = orDefault(s.cloud.Keepalive, 15*time.Second)
 	s.cloud.ConfirmTimeout = orDefault(s.cloud.ConfirmTimeout, 5*time.Second)
 	template := orDefault(s.cloud.ClientID, "{user}")
 	s.clientID = strings.NewReplacer("{user}", s.user, "{site}", c.Site).Replace(template)
-	if s.cloud.LateTS != "none" {
-		s.lateTS = s.cloud.LateTS
-	}
-	if s.cloud.EventID != "none" {
-		s.eventID = orDefault(s.cloud.EventID, "event_id")
-	}
 	if len(c.Ask) > 0 {
 		s.ask = appendKeys(nil, c.Ask)
 	}

@@ -26,13 +26,11 @@ func (l *loader) checkComputed(p *profile) {
 			l.fault(path+".value", "write value: <expression>", "computed point %s has no value", quote(c.ID))
 			continue
 		}
-		others := func(name string) (gateway.Operand, bool) {
-			if name == c.ID {
-				return gateway.Operand{}, false
-			}
-			return p.names.scope(name)
+		owner := "computed." + c.ID
+		l.expression(path+".value", p.names, p.names.scope, c.Value, gateway.NumberOperand, owner)
+		if contains(p.names.uses[owner], c.ID) {
+			l.fault(path+".value", "", "computed point %s needs itself", quote(c.ID))
 		}
-		l.expression(path+".value", p.names, others, c.Value, gateway.NumberOperand, "computed."+c.ID)
 	}
 	l.checkCircles(p)
 }

@@ -323,7 +323,7 @@ func TestSchemaAcceptsTheExamples(t *testing.T) {
 // bySchema are the planted mistakes that an editor with the schema underlines.
 var bySchema = []string{
 	"backlog-missing", "bool-yes", "bus-type-missing", "decimal-comma-block", "decimal-comma-flow",
-	"decimal-comma-quoted", "duration-in-minutes", "duration-without-unit", "expression-comma-unquoted",
+	"decimal-comma-quoted", "duration-in-minutes", "duration-without-unit", "event-mistakes", "expression-comma-unquoted",
 	"key-without-value", "list-instead-of-map", "override-unknown-key", "scalar-instead-of-list", "size-without-unit",
 	"step-unknown-action", "type-missing", "unknown-key-manual-word", "unknown-key-point", "unknown-key-site",
 	"unknown-key-top", "unknown-order", "unknown-type", "version-missing",
