@@ -172,6 +172,47 @@ func TestALongPassDoesNotHoldTheOthers(t *testing.T) {
 	})
 }
 
+// TestALongPassDoesNotHoldShorterPolls: of the same unit. With three intervals,
+// a poll waits for a request of each at most; where the line has no time for
+// all, none of them stops.
+func TestALongPassDoesNotHoldShorterPolls(t *testing.T) {
+	for name, tt := range map[string]struct {
+		takes      time.Duration
+		fast, slow int // requests for the fastest, and of the long pass, in three minutes
+	}{
+		"enough time": {30 * time.Millisecond, 720, 150},
+		"too little":  {300 * time.Millisecond, 300, 150},
+		"hardly any":  {2 * time.Second, 40, 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &line{field: field{answer: counting, takes: tt.takes}}
+				definitions := []*Definition{{ID: "fast", Poll: 250 * time.Millisecond}, {ID: "middle", Block: "m", Poll: time.Second}}
+				for i := range 50 {
+					definitions = append(definitions, &Definition{ID: fmt.Sprint("p", i), Block: fmt.Sprint(i), Poll: time.Minute})
+				}
+				h := &loopHarness{adapter: l, devices: []*Device{device("d", definitions...)}}
+				log := h.run(t, &l.field, 3*time.Minute)
+				counts, last, longest := make(map[string]int), time.Duration(0), time.Duration(0)
+				for _, s := range l.started {
+					at, id, _ := strings.Cut(s, " d.")
+					elapsed, _ := time.ParseDuration(at)
+					if counts[id[:1]]++; id == "fast" {
+						longest, last = max(longest, elapsed-last), elapsed
+					}
+				}
+				t.Logf("%v, longest wait %v, %d late", counts, longest, h.loop.stats.Overruns.Load())
+				if most := 250*time.Millisecond + 3*tt.takes; longest > most || counts["f"] < tt.fast || counts["p"] < tt.slow {
+					t.Errorf("between two polls of the fast one are up to %v, more than %v; requests: %v", longest, most, counts)
+				}
+				if log != "" {
+					t.Errorf("log:\n%s", log)
+				}
+			})
+		})
+	}
+}
+
 // TestPollsDoNotDrift: a poll that others hold up is late once, the next one is
 // in time again.
 func TestPollsDoNotDrift(t *testing.T) {
