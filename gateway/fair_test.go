@@ -213,6 +213,40 @@ func TestALongPassDoesNotHoldShorterPolls(t *testing.T) {
 	}
 }
 
+// TestAllIsReadWhenLongPassesWereInFlight: units with long passes and short
+// polls share a line with several requests in flight, fall silent amid them, and
+// lose none of their points when they are back.
+func TestAllIsReadWhenLongPassesWereInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{field: field{answer: counting, takes: 100 * time.Millisecond}}
+		l.dead = func(elapsed time.Duration, d *Device) bool {
+			return d.Unit < 3 && elapsed > 61*time.Second && elapsed < 90*time.Second
+		}
+		var devices []*Device
+		for unit := range 6 {
+			definitions := []*Definition{{ID: "fast", Poll: time.Second}}
+			for i := range 20 {
+				definitions = append(definitions, &Definition{ID: fmt.Sprint("p", i), Block: fmt.Sprint(i), Poll: time.Minute})
+			}
+			d := device(fmt.Sprint("u", unit), definitions...)
+			d.Unit = unit
+			devices = append(devices, d)
+		}
+		h := &loopHarness{adapter: gatherer{l}, devices: devices}
+		h.run(t, &l.field, 119*time.Second)
+		for _, d := range devices {
+			for _, p := range d.Points {
+				if s := h.loop.reporter.states[p].latest; s.Quality != Good || time.Since(s.Time) > p.Poll+time.Second {
+					t.Errorf("%s of %s: %+v, %v old", p.ID, d.Name, s, time.Since(s.Time))
+				}
+			}
+			if n := l.reads(0, time.Hour, func(name string) bool { return name == d.Name }); d.Unit >= 3 && n < 119+40-3 { // the silent ones cost the others up to three polls
+				t.Errorf("%s was read %d times", d.Name, n)
+			}
+		}
+	})
+}
+
 // TestPollsDoNotDrift: a poll that others hold up is late once, the next one is
 // in time again.
 func TestPollsDoNotDrift(t *testing.T) {

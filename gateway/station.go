@@ -237,9 +237,9 @@ func (p *poll) advance(now time.Time) (missed int) {
 	return missed
 }
 
-// silent notes a pass without an answer: the rest of all of them is dropped. The unit is
-// probed when it would be polled, or sooner; after some of them it is offline
-// and probed ever more rarely.
+// silent notes a pass without an answer: the rest of it is dropped, and of the
+// others under way. The unit is probed when it would be polled, or sooner; after
+// some of them it is offline and probed ever more rarely.
 func (s *station) silent(now time.Time, reason string) {
 	s.drop()
 	for _, d := range s.devices {
