@@ -287,7 +287,7 @@ func (b *busLoop) step(ctx context.Context, s *station) error {
 	took := now.Sub(begin) // by all of them
 	for i, s := range b.flight {
 		b.load.note(now, took, len(b.readings[i].Group))
-		s.since, took = now, 0 // the others that are due come first now
+		s.since, s.asked, took = now, now, 0 // the others that are due come first now
 	}
 	took = now.Sub(begin)
 	for i, s := range b.flight {
@@ -305,7 +305,7 @@ func (b *busLoop) step(ctx context.Context, s *station) error {
 
 // begin sees to it that the station has a request to make, unless there is none.
 func (b *busLoop) begin(s *station, wasSilent bool) bool {
-	if len(s.queue) > 0 {
+	if s.goesOn() {
 		return true
 	}
 	b.replan()
@@ -364,6 +364,7 @@ func (b *busLoop) arrive(ctx context.Context, s *station, r *Reading) error {
 	}
 	if len(s.queue) == 0 {
 		b.finish(s)
+		s.resume()
 	}
 	return nil
 }

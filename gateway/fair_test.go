@@ -172,6 +172,81 @@ func TestALongPassDoesNotHoldTheOthers(t *testing.T) {
 	})
 }
 
+// TestALongPassDoesNotHoldShorterPolls: of the same unit. With three intervals,
+// a poll waits for a request of each at most; where the line has no time for
+// all, none of them stops.
+func TestALongPassDoesNotHoldShorterPolls(t *testing.T) {
+	for name, tt := range map[string]struct {
+		takes      time.Duration
+		fast, slow int // requests for the fastest, and of the long pass, in three minutes
+	}{
+		"enough time": {30 * time.Millisecond, 720, 150},
+		"too little":  {300 * time.Millisecond, 300, 150},
+		"hardly any":  {2 * time.Second, 40, 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &line{field: field{answer: counting, takes: tt.takes}}
+				definitions := []*Definition{{ID: "fast", Poll: 250 * time.Millisecond}, {ID: "middle", Block: "m", Poll: time.Second}}
+				for i := range 50 {
+					definitions = append(definitions, &Definition{ID: fmt.Sprint("p", i), Block: fmt.Sprint(i), Poll: time.Minute})
+				}
+				h := &loopHarness{adapter: l, devices: []*Device{device("d", definitions...)}}
+				log := h.run(t, &l.field, 3*time.Minute)
+				counts, last, longest := make(map[string]int), time.Duration(0), time.Duration(0)
+				for _, s := range l.started {
+					at, id, _ := strings.Cut(s, " d.")
+					elapsed, _ := time.ParseDuration(at)
+					if counts[id[:1]]++; id == "fast" {
+						longest, last = max(longest, elapsed-last), elapsed
+					}
+				}
+				t.Logf("%v, longest wait %v, %d late", counts, longest, h.loop.stats.Overruns.Load())
+				if most := 250*time.Millisecond + 3*tt.takes; longest > most || counts["f"] < tt.fast || counts["p"] < tt.slow {
+					t.Errorf("between two polls of the fast one are up to %v, more than %v; requests: %v", longest, most, counts)
+				}
+				if log != "" {
+					t.Errorf("log:\n%s", log)
+				}
+			})
+		})
+	}
+}
+
+// TestAllIsReadWhenLongPassesWereInFlight: units with long passes and short
+// polls share a line with several requests in flight, fall silent amid them, and
+// lose none of their points when they are back.
+func TestAllIsReadWhenLongPassesWereInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{field: field{answer: counting, takes: 100 * time.Millisecond}}
+		l.dead = func(elapsed time.Duration, d *Device) bool {
+			return d.Unit < 3 && elapsed > 61*time.Second && elapsed < 90*time.Second
+		}
+		var devices []*Device
+		for unit := range 6 {
+			definitions := []*Definition{{ID: "fast", Poll: time.Second}}
+			for i := range 20 {
+				definitions = append(definitions, &Definition{ID: fmt.Sprint("p", i), Block: fmt.Sprint(i), Poll: time.Minute})
+			}
+			d := device(fmt.Sprint("u", unit), definitions...)
+			d.Unit = unit
+			devices = append(devices, d)
+		}
+		h := &loopHarness{adapter: gatherer{l}, devices: devices}
+		h.run(t, &l.field, 119*time.Second)
+		for _, d := range devices {
+			for _, p := range d.Points {
+				if s := h.loop.reporter.states[p].latest; s.Quality != Good || time.Since(s.Time) > p.Poll+time.Second {
+					t.Errorf("%s of %s: %+v, %v old", p.ID, d.Name, s, time.Since(s.Time))
+				}
+			}
+			if n := l.reads(0, time.Hour, func(name string) bool { return name == d.Name }); d.Unit >= 3 && n < 119+40-3 { // the silent ones cost the others up to three polls
+				t.Errorf("%s was read %d times", d.Name, n)
+			}
+		}
+	})
+}
+
 // TestPollsDoNotDrift: a poll that others hold up is late once, the next one is
 // in time again.
 func TestPollsDoNotDrift(t *testing.T) {

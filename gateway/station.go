@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"slices"
 	"sort"
 	"time"
 )
@@ -12,8 +13,9 @@ type station struct {
 	polls   []poll
 	plans   map[string][]group // by the set of polls that are due together
 	key     []byte             // of plans, being made
-	queue   []group            // what is left of the pass under way
-	since   time.Time          // when the pass under way was due, or made its last request
+	pass                       // the one whose turn it is
+	held    []pass             // others under way, in the order of their last requests
+	since   time.Time          // when the pass under way was due, or one made the last request
 	probe   *pointState        // tells whether the unit is there
 	flying  bool               // its next request is chosen already
 
@@ -28,6 +30,15 @@ type poll struct {
 	every  time.Duration
 	points []*Point
 	due    time.Time
+}
+
+// pass asks for what polls that are due together want. Polls with shorter
+// intervals don't wait for its end, but begin passes of their own; the passes
+// under way take turns, request by request.
+type pass struct {
+	queue   []group   // what is left of it
+	slowest int       // of its polls
+	asked   time.Time // when it made its last request
 }
 
 // group is one request, with the states of its points.
@@ -124,14 +135,61 @@ func (s *station) polled() time.Time {
 	return next
 }
 
+// goesOn gives the turn to the pass that has waited for the longest. It tells
+// whether that goes on: there is one, and no poll that can begin another has
+// waited for longer.
+func (s *station) goesOn() bool {
+	if len(s.held) > 0 {
+		s.held = append(s.held, s.pass)
+		s.resume()
+	}
+	if len(s.queue) == 0 {
+		return false
+	}
+	for _, p := range s.free() {
+		if p.due.Before(s.asked) {
+			return false
+		}
+	}
+	return true
+}
+
+// resume gives the turn to the first pass that is held, if there is one.
+func (s *station) resume() {
+	if len(s.held) > 0 {
+		s.pass = s.held[0]
+		s.held = slices.Delete(s.held, 0, 1)
+	}
+}
+
+// drop ends all passes under way.
+func (s *station) drop() { s.queue, s.held = nil, nil }
+
+// free are the polls that can begin a pass: those with shorter intervals than
+// any pass under way has, so that polls which take too long are late instead.
+func (s *station) free() []poll {
+	n := len(s.polls)
+	if len(s.queue) > 0 {
+		n = s.slowest
+	}
+	for i := range s.held {
+		n = min(n, s.held[i].slowest)
+	}
+	return s.polls[:n]
+}
+
 // begin queues what is due at now and sets when it is due again: without
 // drift, skipping what was missed. It tells how many polls that were. The first
 // poll is at once, the later ones are whole intervals from grid.
 func (s *station) begin(now, grid time.Time, plan func([]*Point) []group) (missed int) {
 	s.since = s.due()
 	s.key = s.key[:0]
-	for i := range s.polls {
-		p := &s.polls[i]
+	free := s.free()
+	if len(s.queue) > 0 {
+		s.held = append(s.held, s.pass)
+	}
+	for i := range free {
+		p := &free[i]
 		if now.Before(p.due) {
 			continue
 		}
@@ -140,6 +198,7 @@ func (s *station) begin(now, grid time.Time, plan func([]*Point) []group) (misse
 		}
 		missed += p.advance(now)
 		s.key = append(s.key, byte(i>>8), byte(i))
+		s.slowest = i
 	}
 	queue, ok := s.plans[string(s.key)]
 	if !ok {
@@ -178,11 +237,11 @@ func (p *poll) advance(now time.Time) (missed int) {
 	return missed
 }
 
-// silent notes a pass without an answer: the rest of it is dropped. The unit is
-// probed when it would be polled, or sooner; after some of them it is offline
-// and probed ever more rarely.
+// silent notes a pass without an answer: the rest of it is dropped, and of the
+// others under way. The unit is probed when it would be polled, or sooner; after
+// some of them it is offline and probed ever more rarely.
 func (s *station) silent(now time.Time, reason string) {
-	s.queue = nil
+	s.drop()
 	for _, d := range s.devices {
 		for _, st := range d.points {
 			if st.latest.Point.Access != "w" {
@@ -230,7 +289,7 @@ func (s *station) hurry(now time.Time) {
 
 // restart drops what belongs to a session that is over.
 func (s *station) restart() {
-	s.queue = nil
+	s.drop()
 	s.replan()
 }
 

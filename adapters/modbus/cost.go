@@ -12,7 +12,8 @@ import (
 // decide how much is read for nothing, so their proportion matters more than
 // their size. The round trip on TCP is not measured: from half a millisecond
 // on, any gap that fits into a request is cheaper than another request, so a
-// longer one would change no plan.
+// longer one changes hardly any plan, and a shorter one says that bytes cost
+// less as well.
 const (
 	turnaround    = 10 * time.Millisecond  // of a serial unit, from request to answer
 	roundTrip     = 1 * time.Millisecond   // of a request on TCP

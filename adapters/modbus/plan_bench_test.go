@@ -101,6 +101,21 @@ func TestPlanOfLargeMapsIsTheCheapest(t *testing.T) {
 	}
 }
 
+// TestALongerRoundTripChangesNoPlan: why the round trip on TCP need not be measured.
+func TestALongerRoundTripChangesNoPlan(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	for range 75 {
+		d := randomMap(random, tcp)
+		slow := *tcp
+		slow.Quiet = 200 * time.Millisecond // is part of what a request costs, as the round trip is
+		groups, _ := planOf(t, tcp, d)
+		_, p := planOf(t, &slow, d)
+		if got, want := costOf(t, p, d, groups), exact(p, d); got != want {
+			t.Fatalf("the plan for a round trip of %v costs %v with one of %v, the best %v", roundTrip, got, roundTrip+slow.Quiet, want)
+		}
+	}
+}
+
 // BenchmarkPlan300Maps says how the plan compares with the optimum, and with
 // what others do: no gaps at all, and gaps of up to 10 registers.
 func BenchmarkPlan300Maps(b *testing.B) {
