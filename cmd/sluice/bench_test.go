@@ -80,7 +80,7 @@ func TestBenchBuffer(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, want := range []string{
-		`disk +\d+ commits`, `append +\d{3,} records/s at 100 a commit, \d\.\d+ bytes to the file`, `append +\d{3,} records/s at 1000 a commit`,
+		`disk +\d+ commits`, `append +\d{3,} records/s at 100 a commit to new pages, \d\.\d+ bytes to the file`, `append +\d{3,} records/s at 1000 a commit to used pages`,
 		`memory +[\d.]+ MiB not file pages, with \d{5} records waiting`, `open +\d+\.\d+ s, cold, a full file of [78] MB`,
 		`drain +\d{3,} records/s from 20 lanes`, `commit +\S+s for 100 records in a new file, \S+s after`,
 	} {
