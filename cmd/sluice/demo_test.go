@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -66,8 +67,9 @@ func TestDemo(t *testing.T) {
 	if err := root.ExecuteContext(t.Context()); err != nil {
 		t.Errorf("%v\n%s", err, out.String())
 	}
-	for _, want := range []string{"the broker goes away for 10s", "the broker is back", "lost           0\n", "doubled        0\n"} {
-		if !strings.Contains(out.String(), want) {
+	// The broker may have taken one message of each of three users when it goes.
+	for _, want := range []string{"the broker goes away for 10s", "the broker is back", "lost +0\n", "doubled +[0-3]\n"} {
+		if !regexp.MustCompile(want).MatchString(out.String()) {
 			t.Errorf("the demo never says %q:\n%s", want, out.String())
 		}
 	}

@@ -68,6 +68,12 @@ func (d *daemon) connect(s *gateway.Site) (map[string]*connection, error) {
 		}
 		c := &connection{config: config}
 		config.Log = d.log.With("user", user)
+		memory, err := d.store.Get(memoryBucket, user)
+		if err != nil {
+			memory = []byte{} // there is some
+		}
+		config.Memory = memory
+		config.Keep = func(memory []byte) { d.keep(map[string][]byte{user: memory}) }
 		session, err := cloud.New(config)
 		if err != nil {
 			return nil, fmt.Errorf("cloud session of %s: %w", user, err)
@@ -101,17 +107,39 @@ func (d *daemon) exchange(ctx context.Context, next map[string]*connection) (cha
 		}
 	}
 	ending.Wait()
+	memories := make(map[string][]byte)
+	var fresh []*connection
+	for _, user := range changed {
+		memories[user] = before[user].Memory(false)
+	}
 	for user, c := range next {
 		if before[user] != c {
 			changed = append(changed, user)
 			if old := before[user]; old != nil {
 				c.Follow(old.Session)
 			}
-			c.stop = d.start(ctx, c.Run)
+			memories[user] = c.Memory(true)
+			fresh = append(fresh, c)
 		}
+	}
+	d.keep(memories)
+	for _, c := range fresh {
+		c.stop = d.start(ctx, c.Run)
 	}
 	slices.Sort(changed)
 	return slices.Compact(changed)
+}
+
+// memoryBucket holds by username what the next process has to know of a session.
+const memoryBucket = "answers"
+
+// keep stores it. While the disk fails it is lost, as the log says of all that is
+// written: an answer that comes after a crash may then be taken for another's.
+func (d *daemon) keep(memories map[string][]byte) {
+	maps.DeleteFunc(memories, func(_ string, memory []byte) bool { return memory == nil })
+	if len(memories) > 0 {
+		_ = d.store.PutAll(memoryBucket, memories)
+	}
 }
 
 // newLocal makes the page and the control socket of a site.

@@ -145,6 +145,7 @@ func runGateway(ctx context.Context, s *gateway.Site, store *buffer.Buffer, log 
 		}
 	}
 	d.wait.Wait()
+	d.exchange(ctx, nil) // all have ended
 	stats := &d.gateway.Stats
 	log.Info("sluice stops", "after", time.Since(begin).Round(time.Second), "reports", stats.Reports.Load(), "confirmed", stats.Confirmed.Load())
 	return nil

@@ -30,6 +30,7 @@ type confirmation struct {
 	setting string
 	topic   string // of the answers
 	log     *slog.Logger
+	changed func() // told when answers begin or end; nil for nobody
 
 	mu       sync.Mutex
 	seen     bool      // an answer, and they have not stopped since
@@ -57,10 +58,28 @@ func (c *confirmation) mode() string {
 func (c *confirmation) heard() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.seen {
+		defer c.change()
+	}
 	if c.setting == byAuto && !c.seen && c.silences >= silencesToPuback {
 		c.log.Info("the platform answers: messages count as delivered when it says so", "topic", c.topic)
 	}
 	c.seen, c.silences = true, 0
+}
+
+// change tells that answers begin or end, from a goroutine of its own: nobody
+// waits for what follows.
+func (c *confirmation) change() {
+	if c.changed != nil {
+		go c.changed()
+	}
+}
+
+// answers tells whether the platform sends them.
+func (c *confirmation) answers() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.seen
 }
 
 // silence notes that a message stayed without an answer, and tells whether its
@@ -76,6 +95,7 @@ func (c *confirmation) silence() bool {
 	}
 	if c.seen && c.silences >= goneSilences && time.Since(c.since) >= goneAfter {
 		c.seen = false
+		defer c.change()
 		c.log.Warn("the platform answers no more: messages count as delivered when the broker has them (PUBACK)", "topic", c.topic, "silent", time.Since(c.since).Round(time.Second))
 		return true
 	}

@@ -28,6 +28,7 @@ type lane struct {
 	late    bool     // the last confirmed report was late
 	unacked *message // left without a PUBACK by an earlier Publish
 	cut     bool     // the last message was left by a connection that was lost
+	first   bool     // nothing was sent yet, but by the process before
 
 	answers chan answer   // to the message in flight
 	settled chan struct{} // told when owed becomes 0
@@ -73,8 +74,10 @@ func (n *lane) send(ctx context.Context, l *link, p packet, of *gateway.Record, 
 	err := l.hand(ctx, m)
 	if err != nil {
 		n.expectLess()
+		return m, err
 	}
-	return m, err
+	n.first = false
+	return m, nil
 }
 
 // acked waits for the PUBACK of a message; the time of its answer runs from there.
@@ -111,6 +114,9 @@ func (n *lane) quieten(at time.Time) {
 // come any more. A message that an ended connection left without a PUBACK may
 // have reached the broker until the next one was accepted.
 func (n *lane) settle(ctx context.Context, l *link) error {
+	if n.first {
+		return nil
+	}
 	if m := n.unacked; m != nil {
 		at := l.since
 		if m.link == l {
@@ -267,7 +273,7 @@ func (n *lane) follow(old *lane) {
 	n.confirm.follow(old.confirm)
 	old.mu.Lock()
 	defer old.mu.Unlock()
-	n.owed, n.quiet = old.owed, old.quiet
+	n.owed, n.quiet, n.unacked, n.first = old.owed, old.quiet, nil, false
 	if old.unacked != nil {
 		n.quieten(time.Now())
 	}

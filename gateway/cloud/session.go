@@ -23,6 +23,9 @@ type Config struct {
 	Ask   []string      // attributes that the platform is asked for after each connect; see Receive
 
 	Streams []string // identifiers of the streams that take downlinks
+
+	Memory []byte       // what the process before had of Session.Memory, or was told by Keep; nil: none has sent anything
+	Keep   func([]byte) // is told what a process that comes after one that was killed needs as Memory, when that changes; may be nil
 }
 
 // Session is the connection of one username to the cloud, with one Run and one
@@ -100,6 +103,18 @@ func New(c Config) (*Session, error) {
 		gateway.HistoryRecord: newLane(Data, "", s.user, 0, &confirmation{setting: byPuback}),
 	}
 	s.inbound = append(s.inbound, s.down.subscriptions(s.user, c.Streams)...)
+	if c.Keep != nil {
+		var turn sync.Mutex // what is kept last is the newest
+		keep := func() {
+			turn.Lock()
+			defer turn.Unlock()
+			c.Keep(s.Memory(true))
+		}
+		for _, n := range s.lanes {
+			n.confirm.changed = keep
+		}
+	}
+	s.remember(c.Memory)
 	return s, nil
 }
 
