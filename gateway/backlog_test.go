@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -168,6 +169,45 @@ func TestStreamSendsTheCurrentValuesFirstAndTheHistoryWithItsTimes(t *testing.T)
 			}
 			if waiting := r.store.Stats().Waiting; waiting > 0 {
 				t.Errorf("%d wait", waiting)
+			}
+		})
+	}
+}
+
+// TestCurrentValuesThatAreNeverAnsweredArePutAside: with backlog stream too, a
+// report that the platform keeps silent about blocks nothing, and it is put aside
+// only when others are answered.
+func TestCurrentValuesThatAreNeverAnsweredArePutAside(t *testing.T) {
+	for _, dead := range []bool{false, true} { // the whole platform, for a while
+		synctest.Test(t, func(t *testing.T) {
+			p := &platform{start: time.Now()}
+			holdOff := time.Time{}
+			p.online = func(time.Duration) bool { return time.Now().After(holdOff) }
+			mute := 0
+			p.refuse = func(elapsed time.Duration, r Record) error {
+				poison := slices.ContainsFunc(r.Values, func(a Attribute) bool { return a.Name == "slow" && a.Value.Int() == 10 })
+				if r.Kind == ReportRecord && (poison || dead && elapsed < 10*time.Minute) {
+					if poison {
+						mute++
+					}
+					holdOff = time.Now().Add(10 * time.Second)
+					return ErrUnanswered
+				}
+				return nil
+			}
+			r := newRig(t, newBuffer(t), Cloud{Backlog: stream + ":past", MinInterval: time.Second, BacklogInterval: time.Second}, p)
+			defer r.close(t)
+			r.play(t, 30*time.Minute, func() {
+				r.counted(20)() // slow is 10 at last
+				for i := range 1600 {
+					r.storeFor("u", Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"n", IntValue(int64(i))}}})
+					time.Sleep(time.Second)
+				}
+			})
+			held, _ := r.store.Quarantined()
+			last := p.got[len(p.got)-1]
+			if len(held) != 1 || held[0].Reason != othersAreAnswered || mute < silences || !strings.HasSuffix(last, " n=1599") || r.store.Stats().Waiting > 0 {
+				t.Errorf("dead: %v: in quarantine %v, after %d silences, last %s, %d wait", dead, held, mute, last, r.store.Stats().Waiting)
 			}
 		})
 	}

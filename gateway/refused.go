@@ -10,6 +10,8 @@ const (
 	silences = 10 // times that a message stays unanswered, the later half by itself, until the next one is sent as a probe
 )
 
+const othersAreAnswered = "the platform answers others, but not this one"
+
 // doubt is what speaks against the first record of a lane. A record that can
 // never be confirmed must not block the ones behind it, and a silent platform or
 // a bad line must not put good records aside.
@@ -85,6 +87,24 @@ func (l *lane) unanswered(m message) {
 	}
 }
 
+// muted puts aside what went ahead and was never answered, since another message
+// was. Its values are in the history too, or stand behind in the lane.
+func (l *lane) muted() {
+	if l.mute == nil {
+		return
+	}
+	l.quarantine(appendTo(l.buffer, l.name, buffer.Attributes, l.mute), othersAreAnswered)
+	l.mute = nil
+}
+
+// unmute has it go out again with what is newer, since nothing is answered.
+func (l *lane) unmute() {
+	if l.mute != nil {
+		l.account.putBack(*l.mute)
+		l.mute = nil
+	}
+}
+
 // putMessageAside puts aside the first record of a message; what is held is none
 // of the lane's yet.
 func (l *lane) putMessageAside(m message, reason string) bool {
@@ -106,7 +126,7 @@ func (l *lane) unconfirmable() bool {
 	if first == nil {
 		first = single(l.peek(1))
 	}
-	return len(first) > 0 && l.putMessageAside(first[0], "the platform answers others, but not this one")
+	return len(first) > 0 && l.putMessageAside(first[0], othersAreAnswered)
 }
 
 func (l *lane) putAside(seq uint64, reason string) bool {

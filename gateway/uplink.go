@@ -36,7 +36,8 @@ type lane struct {
 	dissection *dissection // of the first record, once it is refused for good
 	held       *held       // with backlog: latest
 	released   bool        // what was held is confirmed, and still in the buffer
-	cuts       int         // connections in a row that ended with what goes ahead in flight
+	forward    doubt       // about what goes ahead
+	mute       *Record     // went ahead and was never answered: the next message is its probe
 	drain      drain
 
 	stream   string        // of a history: the data stream that it goes to
@@ -349,6 +350,7 @@ func (l *lane) confirmed(messages []message, t ticket) {
 	}
 	l.bucket.taken(t)
 	l.stats.LastConfirmed.Store(time.Now().UnixNano())
+	l.muted()
 	if l.dissection != nil {
 		if l.dissection.parts = l.dissection.parts[1:]; len(l.dissection.parts) == 0 {
 			l.settle()
@@ -358,7 +360,7 @@ func (l *lane) confirmed(messages []message, t ticket) {
 	l.again = nil
 	if messages[0].ahead {
 		l.stats.Confirmed.Add(1)
-		l.cuts = 0
+		l.forward = doubt{}
 		return
 	}
 	if messages[0].probe && !l.unconfirmable() {
@@ -400,6 +402,7 @@ func (l *lane) failed(m message, t ticket, err error) {
 		wait = refusedWait
 	case errors.Is(err, ErrUnanswered):
 		l.unanswered(m)
+		l.unmute()
 	case errors.Is(err, ErrLost):
 		l.lost(m)
 	}
@@ -408,24 +411,31 @@ func (l *lane) failed(m message, t ticket, err error) {
 
 // failedAhead keeps what was to go out ahead for another time. What the cloud
 // refuses, or what connections end with again and again, goes the way of all
-// reports.
+// reports; what is never answered waits for another message to be.
 func (l *lane) failedAhead(m message, t ticket, err error) (wait time.Duration) {
 	var refusal *Refusal
-	if errors.Is(err, ErrLost) {
-		l.cuts++
-	} else {
-		l.cuts = 0
-	}
-	if errors.As(err, &refusal) || l.cuts >= losses {
-		l.cuts = 0
+	before := l.forward
+	l.forward = doubt{}
+	switch {
+	case errors.As(err, &refusal), errors.Is(err, ErrLost) && before.lost+1 >= losses:
 		appendTo(l.buffer, l.name, buffer.Attributes, &m.record)
 		return refusedWait
-	}
-	if errors.Is(err, ErrTooFast) {
+	case errors.Is(err, ErrLost):
+		l.forward.lost = before.lost + 1
+	case errors.Is(err, ErrTooFast):
 		l.stats.TooFast.Add(1)
 		l.bucket.tooFast(t)
+	case errors.Is(err, ErrUnanswered) && l.mute == nil:
+		l.forward.unanswered = before.unanswered + 1
+		if l.forward.probes() {
+			l.forward, l.mute = doubt{}, &m.record
+			return retryAtLeast
+		}
 	}
 	l.account.putBack(m.record)
+	if errors.Is(err, ErrUnanswered) {
+		l.unmute()
+	}
 	return retryAtLeast
 }
 
