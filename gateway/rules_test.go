@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/buffer"
 )
 
 // ruleDesk judges samples that a test hands in, without a bus or a clock.
@@ -267,6 +269,55 @@ func TestTheFloodBrakeCountsAndKeepsTheLast(t *testing.T) {
 0s e flag=oil_low bit=0 word=alarms active=true
 10s e flag=overtemp bit=17 word=alarms active=true held_back=1
 20s e flag=bit3 bit=3 word=alarms active=false`)
+}
+
+// TestEventsGoToTheDiskAtOnce: only attributes wait for the flush.
+func TestEventsGoToTheDiskAtOnce(t *testing.T) {
+	r := newRig(t, newBuffer(t), Cloud{Backlog: replay}, &platform{})
+	defer r.close(t)
+	r.storeFor("u", Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"p", IntValue(1)}}})
+	r.storeFor("u", Record{Kind: EventRecord, Time: time.Now(), Name: "e", ID: NewEventID()})
+	r.storeFor("u", Record{Kind: StreamRecord, Time: time.Now(), Name: "s", Body: []byte("x")})
+	if err := r.store.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for lane, want := range map[string]buffer.Class{"u": buffer.Attributes, "u/events": buffer.Event, "u/streams": buffer.Attributes} {
+		if got, err := r.store.Peek(lane, 1); err != nil || len(got) != 1 || got[0].Class != want {
+			t.Errorf("%s: %v %v, want %v", lane, got, err, want)
+		}
+	}
+}
+
+// TestAFormulaIsSharedOnlyWherePointsAreTheSame: an override may give a device
+// of the profile another type.
+func TestAFormulaIsSharedOnlyWherePointsAreTheSame(t *testing.T) {
+	profile := &Profile{}
+	of := func(kind Type) *Device {
+		d := device("d", &Definition{ID: "p", Type: kind})
+		d.Profile = profile
+		return d
+	}
+	book, err := newRulebook(&Site{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled := func(kind Type, text string, want OperandKind) *formula {
+		f, err := book.formula(of(kind), text, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	first := compiled(Uint16, "p", AnyOperand)
+	if compiled(Uint16, "p", AnyOperand) != first {
+		t.Error("the same formula is compiled twice")
+	}
+	if compiled(String, "p", AnyOperand) == first {
+		t.Error("a text is taken for a number")
+	}
+	if compiled(Uint16, "p", NumberOperand) == first {
+		t.Error("what may be anything serves where a number is wanted")
+	}
 }
 
 func TestEventIDsAreUnique(t *testing.T) {

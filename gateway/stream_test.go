@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/buffer"
 )
 
 // blocks is a bus whose session gives raw blocks.
@@ -133,6 +135,117 @@ func TestRawBlocksAreReadBetweenPolls(t *testing.T) {
 			t.Errorf("log:\n%s", log)
 		}
 	})
+}
+
+// silentBlocks is a bus with units that may be silent, whose session gives raw blocks.
+type silentBlocks struct {
+	*line
+	blocks []string
+	within func() // while a block is read
+}
+
+func (b *silentBlocks) Open(context.Context) (Session, error) { return b, nil }
+
+func (b *silentBlocks) ReadBlock(_ context.Context, d *Device, _ *RawBlock, _ bool) ([]byte, error) {
+	b.blocks = append(b.blocks, fmt.Sprint(time.Since(b.start).Round(time.Second), " ", d.Name))
+	if b.within != nil {
+		b.within()
+	}
+	return []byte("x"), nil
+}
+
+func (b *silentBlocks) ReadFrame(context.Context, *Device, []byte) ([]byte, error) { return nil, nil }
+
+// TestARawBlockOfASilentUnitIsLeftOut: it would be a time limit for each.
+func TestARawBlockOfASilentUnitIsLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &silentBlocks{line: &line{field: field{answer: counting, start: time.Now()}}}
+		f.dead = func(elapsed time.Duration, d *Device) bool {
+			return d.Name == "u01" && elapsed > 2500*time.Millisecond && elapsed < 20*time.Second
+		}
+		devices := units(2, time.Second)
+		for _, d := range devices {
+			d.Streams = []*Stream{{ID: "raw", Format: "binary", Every: 10 * time.Second, Raw: &RawBlock{At: "200", Count: 4}}}
+		}
+		newPlant(t, f, devices...).run(35 * time.Second)
+		wantLines(t, f.blocks, "0s u00\n0s u01\n10s u00\n20s u00\n30s u00\n30s u01")
+	})
+}
+
+// TestAWriteGoesBeforeEachRawBlock that is due with others.
+func TestAWriteGoesBeforeEachRawBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &silentBlocks{line: &line{field: field{answer: counting, start: time.Now()}}}
+		d := device("d", &Definition{ID: "p", Poll: time.Second})
+		for _, id := range []string{"a", "b", "c"} {
+			d.Streams = append(d.Streams, &Stream{ID: id, Format: "binary", Every: time.Minute, Raw: &RawBlock{At: "200", Count: 4}})
+		}
+		p := newPlant(t, f, d)
+		store, err := buffer.Open(p.path, buffer.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer store.Close()
+		g, err := New(Config{Site: p.site, Log: p.log.logger(), Buffer: store, Adapters: map[string]NewAdapter{"sim": func(Env, *Bus, []*Device) (Adapter, error) { return f, nil }}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var order []string
+		f.within = func() {
+			order = append(order, "block")
+			if len(order) == 1 { // while the first block is read, somebody wants to write
+				go g.buses[0].do(t.Context(), func(context.Context, *busLoop) error { order = append(order, "write"); return nil })
+				sleep(t.Context(), 10*time.Millisecond)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		g.Run(ctx)
+		wantLines(t, order, "block\nwrite\nblock\nblock")
+	})
+}
+
+// TestABatchIsCompleteByRowsBytesOrTime.
+func TestABatchIsCompleteByRowsBytesOrTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, c := range map[string]struct {
+			batch         Batch
+			waiting, size int
+			age           time.Duration
+			want          bool
+		}{
+			"rows":         {Batch{Within: time.Hour, Rows: 3}, 3, 10, 0, true},
+			"too few rows": {Batch{Within: time.Hour, Rows: 3}, 2, 10, 0, false},
+			"bytes":        {Batch{Within: time.Hour}, 4, historyMax / 4, 0, true},
+			"fewer bytes":  {Batch{Within: time.Hour}, 3, historyMax / 4, 0, false},
+			"time":         {Batch{Within: time.Minute}, 1, 10, time.Minute, true},
+			"too early":    {Batch{Within: time.Minute}, 1, 10, 59 * time.Second, false},
+		} {
+			store, err := buffer.Open(newBuffer(t), buffer.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range c.waiting {
+				store.Append("u/batch/s", buffer.Attributes, time.Now(), make([]byte, c.size))
+			}
+			l := &lane{name: "u/batch/s", buffer: store, batch: c.batch, clock: newClock(nil)}
+			if got := l.complete(time.Now().Add(-c.age), c.size); got != c.want {
+				t.Errorf("%s: complete is %v", name, got)
+			}
+			store.Close()
+		}
+	})
+}
+
+// TestDownlinksAreOfStreamsThatTakeThem, of devices that are in use.
+func TestDownlinksAreOfStreamsThatTakeThem(t *testing.T) {
+	stream := func(prefix string, disabled bool, downlink string) *Device {
+		return &Device{User: "u", Prefix: prefix, Disabled: disabled, Streams: []*Stream{{ID: "s", Downlink: downlink}}}
+	}
+	s := &Site{Devices: []*Device{stream("a_", false, "write:p"), stream("b_", false, "none"), stream("c_", false, ""), stream("d_", true, "write:p")}}
+	if got := fmt.Sprint(s.Downlinks()); got != "map[u:[a_s]]" {
+		t.Errorf("got %s", got)
+	}
 }
 
 // TestAReadRequestOfTheCloudIsAnsweredOnItsStream: on the bus's goroutine, also
