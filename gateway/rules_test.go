@@ -271,6 +271,19 @@ func TestTheFloodBrakeCountsAndKeepsTheLast(t *testing.T) {
 20s e flag=bit3 bit=3 word=alarms active=false`)
 }
 
+// TestAnEventThatIsHeldBackIsKeptSoon: also one that the device told by itself.
+func TestAnEventThatIsHeldBackIsKeptSoon(t *testing.T) {
+	e := &Event{ID: "trouble", OPCUA: &ServerEvents{}, AtMost: &Rate{Count: 1, Per: time.Hour}}
+	w := eventDesk(t, e)
+	for _, held := range []bool{false, true} {
+		w.d.rules.dirty = false
+		w.d.rules.occur(&FieldEvent{Event: e, Time: w.now}, w.now)
+		if w.d.rules.dirty != held {
+			t.Errorf("held back: %v, kept soon: %v", held, w.d.rules.dirty)
+		}
+	}
+}
+
 // TestEventsGoToTheDiskAtOnce: only attributes wait for the flush.
 func TestEventsGoToTheDiskAtOnce(t *testing.T) {
 	r := newRig(t, newBuffer(t), Cloud{Backlog: replay}, &platform{})
@@ -476,6 +489,21 @@ func TestComputedPointsAreReportedLikePoints(t *testing.T) {
 
 // TestWhatRestsOnASecretIsSecret: computed points, streams and bits tell nothing
 // of it; conditions may look at it.
+// TestComputedPointsTakePollAndReportOfWhatTheyRestOn: the slowest poll, and how
+// the profile reports.
+func TestComputedPointsTakePollAndReportOfWhatTheyRestOn(t *testing.T) {
+	w := newRuleDesk(t, func(d *Device) {
+		d.Profile.Report = Reporting{Mode: "always", AtLeastEvery: time.Minute}
+		for i, p := range d.Points {
+			p.Poll = time.Duration(i+1) * time.Second
+		}
+		d.Computed = []*Computed{{ID: "sum", Value: condition(d.Points[1].ID + " + " + d.Points[2].ID + " + " + d.Points[0].ID)}}
+	})
+	if p := w.d.point("sum").latest.Point; p.Poll != 3*time.Second || p.Report != w.d.device.Profile.Report {
+		t.Errorf("poll %s, report %+v", p.Poll, p.Report)
+	}
+}
+
 func TestWhatRestsOnASecretIsSecret(t *testing.T) {
 	w := newRuleDesk(t, func(d *Device) {
 		quiet(d)
@@ -520,4 +548,36 @@ func TestWhatRestsOnAWithheldValueIsWithheld(t *testing.T) {
 			t.Errorf("%s: c is %s %s %q", implausible, s.Value, s.Quality, s.Reason)
 		}
 	}
+}
+
+// TestTraceJudgesAsTheGatewayDoes: devices that are not in use are left out, and
+// an implausible value raises nothing.
+func TestTraceJudgesAsTheGatewayDoes(t *testing.T) {
+	used := device("used", &Definition{ID: "x", Type: Float64, Poll: time.Second, Plausible: &Range{*decimal("0"), *decimal("10")}})
+	unused := device("unused", &Definition{ID: "x", Type: Float64, Poll: time.Second})
+	unused.Disabled = true
+	used.Events = []*Event{{ID: "high", When: condition("x > 5")}}
+	for _, d := range []*Device{used, unused} {
+		d.Profile = &Profile{}
+	}
+	trace, err := NewTrace(&Site{Devices: []*Device{unused, used}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(trace.Names(), trace.Knows("x"), trace.Knows("unused.x")); got != "[used.x] true false" {
+		t.Error(got)
+	}
+	var said []string
+	trace.Report = func(_ *Device, at time.Time, r Record) {
+		if r.Kind == EventRecord {
+			said = append(said, fmt.Sprint(at.Sub(formulaStart), " ", r.Name))
+		}
+	}
+	for i, text := range []string{"1", "50", "1", "7"} {
+		if err := trace.Add(formulaStart.Add(time.Duration(i)*time.Minute), "x", text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trace.Until(formulaStart.Add(time.Hour))
+	wantLines(t, said, "3m0s high")
 }
