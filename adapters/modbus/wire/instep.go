@@ -12,9 +12,6 @@ import (
 // forget is when the answer to a request is no longer expected: longer than a converter's network stalls.
 const forget = 30 * time.Second
 
-// maxTries bounds the throw-away reads before one request.
-const maxTries = 4
-
 var errBroadcast = errors.New("unit 0 is a broadcast on a serial line: nobody answers")
 
 // A unitState is what RTU framing remembers of a unit, for want of a transaction id.
@@ -46,11 +43,12 @@ func (c *Client) exchangeInStep(ctx context.Context, r Request) ([]byte, error) 
 }
 
 // catchUp makes a throw-away read with a reply of another shape. Unit and line answer in order: when its data is here, nothing
-// older can follow. So it is with its exception, unless that can be the late one of an unanswered request.
+// older can follow. So it is with its exception, unless that can be the late one of an unanswered request: then others of the
+// function would tell no more.
 func (c *Client) catchUp(ctx context.Context, r Request, u *unitState) error {
-	tries := 0
+	var refusedBy [FuncReadInputRegisters + 1]bool
 	for pdu := range others(r.PDU, u.good) {
-		if u.expects(pdu) {
+		if refusedBy[pdu[0]] || u.expects(pdu) {
 			continue
 		}
 		_, err := c.exchangeRTU(ctx, Request{Unit: r.Unit, PDU: pdu, Timeout: r.Timeout, Quiet: r.Quiet})
@@ -61,9 +59,7 @@ func (c *Client) catchUp(ctx context.Context, r Request, u *unitState) error {
 		if len(u.stale) == 0 {
 			return nil
 		}
-		if tries++; tries == maxTries {
-			break
-		}
+		refusedBy[pdu[0]] = true
 	}
 	return &FrameError{r.Unit, "nothing sent, there may be answers to earlier requests on the way"}
 }
@@ -117,7 +113,7 @@ func (u *unitState) remember(req []byte) {
 }
 
 // others are reads that could be made instead of a request, the safest first: what the unit has answered before, then parts of
-// what is asked, then the sibling table and more than what is asked.
+// what is asked, then the sibling table and more than what is asked, then the other two tables: an exception tells as much.
 func others(req []byte, good [2][5]byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for _, g := range good {
@@ -136,6 +132,11 @@ func others(req []byte, good [2][5]byte) iter.Seq[[]byte] {
 				return
 			}
 			if n > count && !yield(AppendRead(nil, function, uint16(addr), uint16(n))) {
+				return
+			}
+		}
+		for f := byte(FuncReadCoils); f <= FuncReadInputRegisters; f++ {
+			if f != function && f != sibling && !yield(AppendRead(nil, f, uint16(addr), 1)) {
 				return
 			}
 		}

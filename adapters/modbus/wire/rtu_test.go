@@ -139,8 +139,13 @@ func TestRTUUnitThatRefusesThrowAwayReads(t *testing.T) {
 		want(t, c, 1, 9, 1, 1)
 		c.unanswered(Request{Unit: 1, PDU: AppendRead(nil, 3, 9, 1)})
 		want(t, c, 1, 9, 1, 1) // the sibling function's refusal is proof
-		c.unanswered(Request{Unit: 1, PDU: AppendRead(nil, 3, 9, 1)})
-		c.unanswered(Request{Unit: 1, PDU: AppendRead(nil, 4, 9, 1)})
+		for _, function := range []byte{3, 4} {
+			c.unanswered(Request{Unit: 1, PDU: AppendRead(nil, function, 9, 1)})
+		}
+		want(t, c, 1, 9, 1, 1) // and so is that of another table
+		for function := byte(1); function <= 4; function++ {
+			c.unanswered(Request{Unit: 1, PDU: AppendRead(nil, function, 9, 1)})
+		}
 		wantError(t, c, 1, 9, 1, ErrTimeout)
 		time.Sleep(forget + time.Second)
 		want(t, c, 1, 9, 1, 1)
