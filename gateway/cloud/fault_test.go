@@ -270,7 +270,7 @@ func TestASlowBrokerIsNoStorm(t *testing.T) {
 	p.slow(3*time.Second, time.Millisecond)
 	time.Sleep(12 * time.Second)
 	polls = w.field.n.Load() - polls
-	if more := skipped() - before; more > polls/50 {
+	if more := skipped() - before; more > polls/20 {
 		t.Errorf("of %d polls %d more are skipped than beside", polls, more)
 	}
 	p.slow(0, 0)
