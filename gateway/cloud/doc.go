@@ -12,7 +12,8 @@
 // whose rules deny a topic sends a PUBACK all the same and drops the message.
 // Only the platform's answers show it. These carry no id: each lane has one
 // message in flight while it waits for one, and after a silence it holds off
-// until no answer can be on its way any more.
+// until no answer can be on its way any more. So it does after the start of a
+// process that follows one that was killed: what went out first goes out again.
 //
 // The session never uses the library's own reconnect, which reports messages as
 // delivered that no broker has acknowledged: each connection is a new client.
