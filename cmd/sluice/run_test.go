@@ -85,9 +85,12 @@ type plant struct {
 	twin *twin.Twin
 }
 
-func newPlant(t *testing.T) *plant {
+func newPlant(t *testing.T) *plant { return newPlantOf(t, twin.Options{}) }
+
+func newPlantOf(t *testing.T, o twin.Options) *plant {
 	t.Helper()
-	platform, err := twin.Start(twin.Options{Users: map[string]string{"gate": "g", "own": "o"}})
+	o.Users = map[string]string{"gate": "g", "own": "o"}
+	platform, err := twin.Start(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,6 +252,52 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	}
 	if len(seen) < 10 {
 		t.Errorf("only %d values arrived", len(seen))
+	}
+}
+
+// TestAnswersAreKnownOverARestart: a process that was killed may have left a
+// message whose answer comes to the next one, so that this confirms nothing by
+// the first; one that ended in order has said that it left none.
+func TestAnswersAreKnownOverARestart(t *testing.T) {
+	t.Parallel()
+	p := newPlantOf(t, twin.Options{Respond: true})
+	text, err := os.ReadFile(p.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, p.path, strings.Replace(string(text), "confirm: puback\n", "confirm: auto\n  confirm_timeout: 2s\n", 1))
+	// life runs a process until the cloud has a value, and tells how often it got it.
+	life := func(speed uint64, end os.Signal) int {
+		p.set(t, "a", "speed", gateway.UintValue(speed))
+		run := sluice(t, "run", "--site", p.path)
+		run.Stderr = io.Discard
+		if err := run.Start(); err != nil {
+			t.Fatal(err)
+		}
+		p.waitFor(t, "own", "speed", fmt.Sprint(speed))
+		p.set(t, "a", "power", gateway.Float32Value(float32(speed)))
+		p.waitFor(t, "own", "power", fmt.Sprint(speed)) // so that all before it is confirmed
+		time.Sleep(200 * time.Millisecond)
+		if err := run.Process.Signal(end); err != nil {
+			t.Fatal(err)
+		}
+		_ = run.Wait()
+		n := 0
+		for _, m := range p.twin.Received("own") {
+			if parseAttributes(m.Payload)["speed"] == fmt.Sprint(speed) {
+				n++
+			}
+		}
+		return n
+	}
+	if n := life(1, syscall.SIGKILL); n != 1 {
+		t.Errorf("the first process sends %d times", n)
+	}
+	if n := life(2, syscall.SIGTERM); n < 2 {
+		t.Errorf("the one after a kill sends %d times: it takes the first answer", n)
+	}
+	if n := life(3, syscall.SIGTERM); n != 1 {
+		t.Errorf("the one after an end in order sends %d times", n)
 	}
 }
 
