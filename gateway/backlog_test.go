@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -181,8 +182,8 @@ func TestCurrentValuesThatAreNeverAnsweredArePutAside(t *testing.T) {
 	for _, dead := range []bool{false, true} { // the whole platform, for a while
 		synctest.Test(t, func(t *testing.T) {
 			p := &platform{start: time.Now()}
-			holdOff := time.Time{}
-			p.online = func(time.Duration) bool { return time.Now().After(holdOff) }
+			var holdOff atomic.Int64 // until then
+			p.online = func(elapsed time.Duration) bool { return int64(elapsed) > holdOff.Load() }
 			mute := 0
 			p.refuse = func(elapsed time.Duration, r Record) error {
 				poison := slices.ContainsFunc(r.Values, func(a Attribute) bool { return a.Name == "slow" && a.Value.Int() == 10 })
@@ -190,7 +191,7 @@ func TestCurrentValuesThatAreNeverAnsweredArePutAside(t *testing.T) {
 					if poison {
 						mute++
 					}
-					holdOff = time.Now().Add(10 * time.Second)
+					holdOff.Store(int64(elapsed + 10*time.Second))
 					return ErrUnanswered
 				}
 				return nil
