@@ -272,8 +272,9 @@ func (e *engine) inOrder() error {
 // Where the server does not have them any more, their values are lost, and all
 // points are read.
 func (e *engine) recover(ctx context.Context, there uint32) error {
-	first, lost := next(e.watch.last), uint32(0)
-	if lost = there - first; lost <= mostMissing {
+	first := next(e.watch.last)
+	lost := there - first
+	if lost <= mostMissing {
 		lost = 0
 		for number := first; after(there, number); number = next(number) {
 			err := e.republish(ctx, number)
@@ -281,6 +282,7 @@ func (e *engine) recover(ctx context.Context, there uint32) error {
 				return fmt.Errorf("ask for a lost message: %w", words(err))
 			} else if err != nil {
 				lost++
+				e.missed()
 			}
 			e.say()
 		}
@@ -288,12 +290,17 @@ func (e *engine) recover(ctx context.Context, there uint32) error {
 	e.watch.last = there - 1
 	if lost > 0 {
 		e.env.Log.Warn("messages of the server are lost: all points are read", "messages", lost, "first", first)
-		e.refresh, e.watch.askConditions = true, len(e.watch.events) > 0
-		for _, it := range e.watch.events {
-			it.refreshing = false // its beginning, or what it told, may be among them
-		}
+		e.missed()
 	}
 	return e.inOrder()
+}
+
+// missed has all points read, and alarms told again, since a message is lost.
+func (e *engine) missed() {
+	e.refresh, e.watch.askConditions = true, len(e.watch.events) > 0
+	for _, it := range e.watch.events {
+		it.refreshing = false // its beginning, or what it told, may be among them
+	}
 }
 
 // note makes samples of a message.

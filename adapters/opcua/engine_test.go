@@ -265,6 +265,45 @@ func TestMissingMessagesAreAskedForAgain(t *testing.T) {
 	}
 }
 
+// TestAlarmsAreAskedForAgainAfterALossThatABreakInterrupts: the session ends
+// while lost messages are asked for, and the next one finds the rest.
+func TestAlarmsAreAskedForAgainAfterALossThatABreakInterrupts(t *testing.T) {
+	t.Parallel()
+	broken := false
+	s := &script{}
+	s.answer = func(request any) ua.Response {
+		r, ok := request.(*ua.RepublishRequest)
+		switch {
+		case ok && r.RetransmitSequenceNumber == 4 && !broken:
+			broken = true
+			return fault(ua.StatusBadSessionClosed)
+		case ok && (r.RetransmitSequenceNumber == 3 || r.RetransmitSequenceNumber == 4):
+			return &ua.RepublishResponse{ResponseHeader: header(), NotificationMessage: notification(r.RetransmitSequenceNumber, changed("found"))}
+		}
+		return nil
+	}
+	w := watchScript(t, s, &gateway.Event{ID: "alarm", OPCUA: &gateway.ServerEvents{}})
+	first := w.open(t)
+	w.tell(1, changed("first"))
+	w.value(t, "first")
+	asked := len(of[*ua.CallRequest](s))
+	w.tell(5) // 2 is lost, 3 is found, 4 ends the session
+	<-first.Lost()
+	first.(gateway.Session).Close()
+	for len(s.requests) > 0 {
+		<-s.requests
+	}
+	w.open(t)
+	w.tell(5, changed("fifth"))
+	w.value(t, "fifth")
+	w.tell(6)
+	for deadline := time.Now().Add(10 * time.Second); len(of[*ua.CallRequest](s)) == asked; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody asks for the alarms")
+		}
+	}
+}
+
 // A subscription that was cut while it was made is made anew: else what it
 // lacks would be missing for ever.
 func TestASubscriptionThatIsHalfMadeIsMadeAnew(t *testing.T) {

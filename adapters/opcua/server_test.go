@@ -87,6 +87,7 @@ func startServer(t testing.TB, o serverOptions) *plantServer {
 		srv.NamespaceManager().Add(uri)
 	}
 	s.space = srv.NamespaceManager().Add(plantURI)
+	srv.Endpoints() // it makes them at first sight: of two connections at a time, in a race
 	go srv.ListenAndServe()
 	if !o.stays {
 		t.Cleanup(s.stop)
