@@ -18,7 +18,7 @@ const (
 	turnaround    = 10 * time.Millisecond  // of a serial unit, from request to answer
 	roundTrip     = 1 * time.Millisecond   // of a request on TCP
 	tcpByte       = 2 * time.Microsecond   // 125 registers cost half a request more than one
-	converterBaud = 19200                  // behind RTU over TCP, where the line is not known
+	converterBaud = 19200                  // behind a converter, where the line is not known
 	requestFrame  = 8                      // bytes of a read request, RTU
 	replyFrame    = 5                      // bytes of its reply beside the data
 	defaultTime   = 500 * time.Millisecond // timeout where nobody says any
@@ -61,13 +61,15 @@ func busLine(bus *gateway.Bus) line {
 	return line{l.Baud, l.CharBits()}
 }
 
-// busCost is the cost of requests to a device of the bus.
-func busCost(bus *gateway.Bus, d *gateway.Device) cost {
-	l, extra := busLine(bus), time.Duration(0)
-	if bus.Type == "modbus-rtu-over-tcp" {
+// cost is the cost of requests to a device. Several units of one host are taken
+// to be behind a converter: a request too many costs a network less than bytes
+// too many cost a serial line.
+func (p planner) cost(d *gateway.Device) cost {
+	l, extra := busLine(p.bus), time.Duration(0)
+	if l.baud == 0 && (framed(p.bus) || len(p.atlas.units) > 1) {
 		l, extra = line{converterBaud, wire.DefaultCharBits}, roundTrip
 	}
-	quiet := deviceQuiet(bus, d)
+	quiet := deviceQuiet(p.bus, d)
 	if l.baud == 0 {
 		return cost{roundTrip + quiet, tcpByte}
 	}

@@ -34,7 +34,7 @@ func Describe(bus *gateway.Bus, devices []*gateway.Device) (gateway.Overview, er
 	plan := planner{bus: bus, atlas: atlas}
 	for _, l := range plan.loads(active) {
 		for _, r := range l.requests {
-			o.Requests = append(o.Requests, describeRequest(r, l.every, r.takes(bus)))
+			o.Requests = append(o.Requests, describeRequest(r, l.every, plan.takes(r)))
 		}
 		o.Busy += l.busy()
 		o.Cycle = cmp.Or(o.Cycle, l.every)
@@ -111,7 +111,7 @@ func (p planner) loads(devices []*gateway.Device) []load {
 			}
 			if r, err := newRequest(p.bus, places); err == nil {
 				l.requests = append(l.requests, r)
-				l.takes += r.takes(p.bus)
+				l.takes += p.takes(r)
 			}
 		}
 		list = append(list, l)
@@ -120,9 +120,9 @@ func (p planner) loads(devices []*gateway.Device) []load {
 	return list
 }
 
-// takes is the time that the request needs of its bus.
-func (r *request) takes(bus *gateway.Bus) time.Duration {
-	return busCost(bus, r.readings[0].point.Device).of(r.table, r.count)
+// takes is the time that a request needs of its bus.
+func (p planner) takes(r *request) time.Duration {
+	return p.cost(r.readings[0].point.Device).of(r.table, r.count)
 }
 
 // lineTime is how long its frames are on the line.

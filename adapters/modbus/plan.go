@@ -173,7 +173,7 @@ func joinBlocks(items []item) {
 // limits the strictest; and what was learnt.
 func (p planner) rules(items []item, facts []fact) rules {
 	table := items[0].table
-	r := rules{most: maxRegisters, gap: maxBits, cost: busCost(p.bus, items[0].place.point.Device)}
+	r := rules{most: maxRegisters, gap: maxBits, cost: p.cost(items[0].place.point.Device)}
 	if table.Bits() {
 		r.most = maxBits
 	}

@@ -66,7 +66,7 @@ func exact(p planner, d *gateway.Device) time.Duration {
 			if forbid := p.atlas.forbid[profile]; len(forbid) > 0 && r <= forbid[0].first && forbid[0].first < r+n && r+n > end {
 				break
 			}
-			least[r] = min(least[r], busCost(p.bus, d).of(Input, n)+least[r+n])
+			least[r] = min(least[r], p.cost(d).of(Input, n)+least[r+n])
 		}
 	}
 	return least[0]
@@ -82,7 +82,7 @@ func costOf(t testing.TB, p planner, d *gateway.Device, groups [][]*gateway.Poin
 		if err != nil {
 			t.Fatal(err)
 		}
-		total += busCost(p.bus, d).of(r.table, r.count)
+		total += p.cost(d).of(r.table, r.count)
 	}
 	return total
 }

@@ -134,6 +134,21 @@ func TestPlanOfSeveralUnits(t *testing.T) {
 	}
 }
 
+// TestPlanOfUnitsBehindAConverter: where several units stand behind one host, bytes
+// cost what they do on a serial line.
+func TestPlanOfUnitsBehindAConverter(t *testing.T) {
+	profile := profileOf("input", [2]int{0, 1}, [2]int{10, 1}, [2]int{60, 1})
+	groups, p := planOf(t, tcp, device(tcp, profile, "a", 1), device(tcp, profile, "b", 2))
+	want := []string{"1:input 0+11", "1:input 60+1", "2:input 0+11", "2:input 60+1"}
+	if got := spans(t, p, groups); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	shared := device(tcp, profile, "b", 1) // one unit that two devices share
+	if groups, _ := planOf(t, tcp, device(tcp, profile, "a", 1), shared); len(groups) != 1 {
+		t.Errorf("%d requests to one unit", len(groups))
+	}
+}
+
 func TestPlanLeavesNoStrangerOut(t *testing.T) {
 	d := device(tcp, profileOf("holding", [2]int{0, 1}), "d", 1)
 	_, p := planOf(t, tcp, d)
@@ -182,7 +197,7 @@ func allowed(p planner, places []*place) (time.Duration, bool) {
 	for _, at := range places {
 		nested = nested || at.start == start && at.end == end
 	}
-	c, gap := busCost(p.bus, places[0].point.Device), gapIn(table, profile)
+	c, gap := p.cost(places[0].point.Device), gapIn(table, profile)
 	if !gap.Auto {
 		c = fewest
 	}
