@@ -103,7 +103,7 @@ func applicationURI(bus string) string { return "urn:sluice:sim:" + bus }
 // listen returns when the server accepts connections, or can't.
 func listen(l *library.Server, address string) error {
 	ended := make(chan error, 1)
-	l.Endpoints() // it makes them at first sight: of two connections at a time, in a race
+	l.Endpoints()                               // it makes them at first sight: of two connections at a time, in a race
 	go func() { ended <- l.ListenAndServe() }() // until leave
 	for {
 		if conn, err := net.Dial("tcp", address); err == nil {
