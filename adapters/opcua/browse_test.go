@@ -154,7 +154,7 @@ func TestBrowseShowsATree(t *testing.T) {
 func TestBrowseAForeignServer(t *testing.T) {
 	t.Parallel()
 	p := startPeer(t, "--conformance", "--limits", "10")
-	bus := &gateway.Bus{Name: "peer", Type: "opcua", Endpoint: p.endpoint, Security: "None"}
+	bus := &gateway.Bus{Name: "peer", Type: "opcua", Endpoint: p.endpoint, Security: "None", Timeout: time.Minute}
 	tree := browse(t, bus, opcua.BrowseOptions{From: "/Objects/Simulation/Static", Depth: 8, Most: 5000})
 	var text bytes.Buffer
 	if err := tree.WritePoints(&text); err != nil {

@@ -24,7 +24,7 @@ func openPoints(t *testing.T, s *plantServer, definitions ...*gateway.Definition
 
 func openEndpoint(t *testing.T, endpoint string, definitions ...*gateway.Definition) (gateway.Session, []*gateway.Point) {
 	t.Helper()
-	bus := &gateway.Bus{Name: "plc", Type: "opcua", Endpoint: endpoint, Security: "None", Timeout: 5 * time.Second}
+	bus := &gateway.Bus{Name: "plc", Type: "opcua", Endpoint: endpoint, Security: "None", Timeout: 30 * time.Second}
 	d := &gateway.Device{Name: "line", Profile: &gateway.Profile{Protocol: "opcua", Namespace: plantURI, Mode: "poll"}, Bus: bus}
 	for _, definition := range definitions {
 		definition.Poll = time.Second
