@@ -20,7 +20,7 @@ import (
 
 // oneText is a bus with a device of one text, which is watched.
 func oneText(endpoint string) (*gateway.Bus, *gateway.Device) {
-	bus := &gateway.Bus{Name: "plc", Type: "opcua", Endpoint: endpoint, Security: "None", Timeout: time.Second}
+	bus := &gateway.Bus{Name: "plc", Type: "opcua", Endpoint: endpoint, Security: "None", Timeout: 15 * time.Second}
 	d := &gateway.Device{Name: "line", Profile: &gateway.Profile{Protocol: "opcua", Mode: "subscribe"}, Bus: bus}
 	d.Points = []*gateway.Point{{Definition: &gateway.Definition{ID: "a", Node: "ns=0;i=7777", Type: gateway.String, Access: "rw", Poll: time.Second}, Device: d}}
 	return bus, d
@@ -99,7 +99,12 @@ func of[T any](s *script) (requests []T) {
 
 // tell gives a message to a request for one, and the connection that it went to.
 func (s *script) tell(number uint32, what ...any) net.Conn {
-	p := <-s.requests
+	var p pending
+	select {
+	case p = <-s.requests:
+	case <-time.After(time.Minute):
+		s.t.Fatal("nobody asks for messages")
+	}
 	p.conn.Write(chunkOf("MSGF", p.request, message(s.t, &ua.PublishResponse{
 		ResponseHeader: header(), SubscriptionID: 9, NotificationMessage: notification(number, what...), Results: []ua.StatusCode{}, DiagnosticInfos: []*ua.DiagnosticInfo{}})))
 	return p.conn

@@ -358,7 +358,7 @@ func TestACertificateWithAnotherKey(t *testing.T) {
 		}
 		return ok
 	})
-	g := &gate{bus: gateway.Bus{Name: "plc", Type: "opcua", Endpoint: endpoint, Trust: "first-use", Timeout: time.Second}, dir: t.TempDir()}
+	g := &gate{bus: gateway.Bus{Name: "plc", Type: "opcua", Endpoint: endpoint, Trust: "first-use", Timeout: 15 * time.Second}, dir: t.TempDir()}
 	g.refused(t, "no RSA key")
 }
 
