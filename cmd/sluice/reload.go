@@ -136,7 +136,6 @@ const memoryBucket = "answers"
 // keep stores it. While the disk fails it is lost, as the log says of all that is
 // written: an answer that comes after a crash may then be taken for another's.
 func (d *daemon) keep(memories map[string][]byte) {
-	maps.DeleteFunc(memories, func(_ string, memory []byte) bool { return memory == nil })
 	if len(memories) > 0 {
 		_ = d.store.PutAll(memoryBucket, memories)
 	}

@@ -200,6 +200,33 @@ func TestAnAnswerToTheSessionBeforeConfirmsNothing(t *testing.T) {
 	}
 }
 
+// TestAProcessThatCountsAnswersKnowsOfOneThatDidNot: confirm may have been puback
+// until it was stopped.
+func TestAProcessThatCountsAnswersKnowsOfOneThatDidNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		before, l, received := online(t, gateway.Cloud{Confirm: byPuback})
+		done := publishing(t.Context(), before, count(1))
+		puback(<-received)
+		if n := <-done; n != 1 {
+			t.Fatalf("%d confirmed", n)
+		}
+		l.fail(errors.New("end"))
+		for _, c := range []struct {
+			after time.Duration
+			owed  bool
+		}{{0, true}, {11 * time.Second, false}} {
+			time.Sleep(c.after)
+			after := &Session{lanes: map[gateway.RecordKind]*lane{gateway.ReportRecord: before.answered(Attributes, AttributesResponse)}}
+			n := after.lanes[gateway.ReportRecord]
+			n.confirm.setting = byResponse
+			after.remember(before.Memory(false))
+			if (n.owed > 0) != c.owed {
+				t.Errorf("after %s: %d answers are expected", c.after, n.owed)
+			}
+		}
+	})
+}
+
 func TestLateAnswerEndsTheHoldOffAndConfirmsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := testLane(byResponse)

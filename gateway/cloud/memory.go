@@ -16,16 +16,14 @@ type remembered struct {
 
 // Memory is for Config.Memory of the session that the next process makes for
 // the user. One that may still send leaves answers open: so does a process that
-// ends without a word. It is nil where no answers count.
+// ends without a word. It tells of topics whose answers do not count, too: the
+// next process may be told to wait for them.
 func (s *Session) Memory(sends bool) []byte {
 	m := memory{}
 	for _, n := range s.lanes {
-		if n.confirm.setting != byPuback {
+		if n.response != "" {
 			m[n.response] = remembered{n.confirm.answers(), sends || n.open()}
 		}
-	}
-	if len(m) == 0 {
-		return nil
 	}
 	text, _ := json.Marshal(m) // strings and bools
 	return text
