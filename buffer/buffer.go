@@ -103,6 +103,7 @@ type Buffer struct {
 	unsure     *unsure    // to be undone
 
 	aside   SetAside
+	created bool
 	damaged []found // damaged records, until they are replaced
 
 	layout sync.RWMutex // read: records on disk stay where memory says they are; write: they move

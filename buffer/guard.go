@@ -33,6 +33,9 @@ type SetAside struct {
 // SetAside tells whether Open had to begin a new file.
 func (b *Buffer) SetAside() SetAside { return b.aside }
 
+// New tells whether there was no file before Open.
+func (b *Buffer) New() bool { return b.created }
+
 // openLimit is how long bbolt may take to open a file that has been looked through: at two megabytes a second, and a minute.
 func openLimit(size int64) time.Duration { return time.Minute + time.Duration(size>>21)*time.Second }
 

@@ -88,6 +88,7 @@ func (b *Buffer) open() error {
 		if err := create(b.path); err != nil {
 			return err
 		}
+		b.created = true
 	case err != nil:
 		return err
 	case !info.Mode().IsRegular():

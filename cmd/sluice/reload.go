@@ -69,8 +69,8 @@ func (d *daemon) connect(s *gateway.Site) (map[string]*connection, error) {
 		c := &connection{config: config}
 		config.Log = d.log.With("user", user)
 		memory, err := d.store.Get(memoryBucket, user)
-		if err != nil {
-			memory = []byte{} // there is some
+		if err != nil || memory == nil && d.forgot() {
+			memory = []byte{} // there was some
 		}
 		config.Memory = memory
 		config.Keep = func(memory []byte) { d.keep(map[string][]byte{user: memory}) }
@@ -132,6 +132,17 @@ func (d *daemon) exchange(ctx context.Context, next map[string]*connection) (cha
 
 // memoryBucket holds by username what the next process has to know of a session.
 const memoryBucket = "answers"
+
+// forgot tells whether a process before may have sent what the buffer's file knows
+// nothing of: one of an older version, or one whose file was damaged.
+func (d *daemon) forgot() bool {
+	if d.store.New() {
+		return false
+	}
+	some := false
+	err := d.store.Scan(memoryBucket, "", func(string, []byte) bool { some = true; return false })
+	return err != nil || !some || d.store.SetAside().Err != nil
+}
 
 // keep stores it. While the disk fails it is lost, as the log says of all that is
 // written: an answer that comes after a crash may then be taken for another's.

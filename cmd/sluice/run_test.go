@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"sluice/adapters/sim"
+	"sluice/buffer"
 	"sluice/gateway"
 	"sluice/gateway/cloud/twin"
 	"sluice/gateway/site"
@@ -298,6 +300,21 @@ func TestAnswersAreKnownOverARestart(t *testing.T) {
 	}
 	if n := life(3, syscall.SIGTERM); n != 1 {
 		t.Errorf("the one after an end in order sends %d times", n)
+	}
+	file := filepath.Join(filepath.Dir(p.path), "buffer.db")
+	old, err := buffer.Open(file, buffer.Options{MaxSize: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(old.Put(memoryBucket, "own", nil), old.Put(memoryBucket, "gate", nil), old.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if n := life(4, syscall.SIGTERM); n < 2 {
+		t.Errorf("the one after an older version sends %d times", n)
+	}
+	write(t, file, "no database")
+	if n := life(5, syscall.SIGTERM); n < 2 {
+		t.Errorf("the one that finds a damaged buffer sends %d times", n)
 	}
 }
 
