@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/buffer"
@@ -20,7 +21,8 @@ type account struct {
 	history string // with stream: its identifier
 	all     bool   // the history also gets what the pace merges
 
-	wake chan struct{} // something goes out ahead
+	wake   chan struct{} // something goes out ahead
+	losses atomic.Uint64 // how often reports were lost, and all that waited behind them is sent
 
 	mu      sync.Mutex
 	off     bool              // with stream: what comes in goes to the history
@@ -104,6 +106,19 @@ func newGapEvent(l *lane, loss buffer.Loss) Record {
 	return r
 }
 
+// renewEvery is how often losses lead to a report of all points at most.
+const renewEvery = time.Minute
+
+// renew lets the points be reported anew once nothing old waits any more: the
+// last value of a point may be among what was lost, and while it stands it would
+// not be reported again.
+func (l *lane) renew() {
+	if l.lossy && time.Since(l.renewed) >= renewEvery {
+		l.lossy, l.renewed = false, time.Now()
+		l.account.losses.Add(1)
+	}
+}
+
 // NewEventID makes the id of an event: no two are the same, also across restarts.
 func NewEventID() string { return strings.ToLower(rand.Text()[:16]) }
 
@@ -125,6 +140,7 @@ func (l *lane) tellGap() bool {
 		l.next = time.Now().Add(time.Second)
 	}
 	if done {
+		l.lossy = l.kind == ReportRecord
 		l.log.Warn("records were lost", "lane", l.name, "count", told.Records, "cause", told.Cause, "from", told.From, "to", told.To)
 	}
 	return done

@@ -210,6 +210,7 @@ func (a *account) bequeath(heir *account) {
 	}
 	heir.mu.Lock()
 	defer heir.mu.Unlock()
+	heir.losses.Store(a.losses.Load())
 	for name, seq := range a.written {
 		heir.written[name] = max(seq, heir.written[name])
 	}

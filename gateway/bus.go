@@ -58,9 +58,12 @@ type busLoop struct {
 // connection is lost. A task never waits for anything but its requests.
 type task func(ctx context.Context, b *busLoop) error
 
-// leastScan is the shortest time between two looks for points to refresh. The
-// looks are as frequent as a refresh may be late: a twentieth of its interval.
-const leastScan = time.Second
+// Between two looks for points to refresh there is a twentieth of the shortest
+// interval of a refresh, which may be late by so much; within these limits.
+const (
+	leastScan = time.Second
+	mostScan  = 12 * time.Second // that of the default interval
+)
 
 // leastHurry is how often a new session may read everything at once: with the
 // old one all points went bad, but a device that drops each connection is not
@@ -75,7 +78,7 @@ func newBusLoop(bus *Bus, devices []*Device, adapter Adapter, log *slog.Logger, 
 	b := &busLoop{bus: bus, adapter: adapter, log: log, stats: stats, reporter: newReporter(devices, take), health: busHealth{log: log},
 		tasks: make(chan task)}
 	b.arrange()
-	b.scan = max(leastScan, b.reporter.soonest()/20)
+	b.scan = min(mostScan, max(leastScan, b.reporter.soonest()/20))
 	b.grid = time.Now()
 	return b
 }

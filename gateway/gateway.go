@@ -86,6 +86,7 @@ func (g *Gateway) newBus(c *Config, bus *Bus, devices []*Device, shared map[any]
 	}
 	loop := newBusLoop(bus, devices, adapter, log, &g.Stats, g.store)
 	loop.reporter.back = g.readBack
+	loop.reporter.follow(g.losses)
 	if name := c.Site.Cloud.Quality; name != "none" {
 		loop.reporter.quality = name
 	}
@@ -131,6 +132,14 @@ func (g *Gateway) storeFor(user string, r Record) uint64 {
 		return a.keep(r)
 	}
 	return appendTo(g.config.Buffer, user, buffer.Attributes, &r)
+}
+
+// losses tells how often reports of a device's username were lost.
+func (g *Gateway) losses(d *Device) uint64 {
+	if a := g.account(d.User); a != nil {
+		return a.losses.Load()
+	}
+	return 0
 }
 
 // Run works until ctx ends and all its goroutines have stopped.

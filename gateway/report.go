@@ -36,6 +36,8 @@ type deviceState struct {
 	touched []touch   // worth a report, since the last flush
 	strays  uint64    // see station.strays
 	fresh   time.Time // no point is to be refreshed before this
+	losses  uint64    // of the username, when that was last looked at
+	renew   bool      // since reports were lost: all points are to be reported again
 	rules   *rules    // nil where there are none
 	quality quality
 	health
@@ -58,6 +60,7 @@ type reporter struct {
 	take    func(*Device, Record) // puts a report into the buffer
 	values  []Attribute           // of the report being made; take keeps none of it
 	back    func(*Device, Record) // takes what was read back after a write
+	losses  func(*Device) uint64  // how often reports of its username were lost; nil where nobody knows
 	quality string                // attribute that names the points that are not good; "" for none
 }
 
@@ -218,7 +221,8 @@ func (r *reporter) soonest() time.Duration {
 // refresh marks the points that were not reported for at_least_every. Only a
 // reportable sample that was read within two polls is repeated: a dead sensor
 // is never refreshed. One that is watched stands until its device says something
-// else, or is lost.
+// else, or is lost. Where reports were lost, every point is reported again: at
+// once if it could be refreshed, else with its next sample.
 func (r *reporter) refresh(now time.Time) {
 	for _, d := range r.devices {
 		if now.Before(d.fresh) {
@@ -227,17 +231,23 @@ func (r *reporter) refresh(now time.Time) {
 		var stale []*pointState
 		d.fresh = now.Add(time.Hour)
 		for _, st := range d.points {
-			if st.stale(now) {
+			switch {
+			case st.stale(now), d.renew && st.stands(now):
 				stale = append(stale, st)
+			case d.renew && !st.latest.Point.Secret:
+				st.owe()
 			}
 			if at := st.freshUntil(now); at.Before(d.fresh) {
 				d.fresh = at
 			}
 		}
-		if len(stale) == 0 {
+		if len(stale) == 0 && !d.renew {
 			continue
 		}
 		r.flush(d) // what the pass under way has found, so that no point is in the report twice
+		if d.renew {
+			d.renew, d.quality.dirty, d.quality.reportedAt = false, true, time.Time{}
+		}
 		for _, st := range stale {
 			st.repeat(now)
 		}
@@ -245,14 +255,23 @@ func (r *reporter) refresh(now time.Time) {
 	}
 }
 
-// refreshes tells whether a look for points to refresh may find one.
-func (r *reporter) refreshes(now time.Time) bool {
+// follow has the points reported again whenever losses says more than it does now.
+func (r *reporter) follow(losses func(*Device) uint64) {
+	r.losses = losses
 	for _, d := range r.devices {
-		if !now.Before(d.fresh) {
-			return true
-		}
+		d.losses = losses(d.device)
 	}
-	return false
+}
+
+// refreshes tells whether a look for points to refresh may find one.
+func (r *reporter) refreshes(now time.Time) (may bool) {
+	for _, d := range r.devices {
+		if r.losses != nil && d.losses != r.losses(d.device) {
+			d.losses, d.renew, d.fresh = r.losses(d.device), true, time.Time{}
+		}
+		may = may || !now.Before(d.fresh)
+	}
+	return may
 }
 
 // freshUntil is the time before which the point will not be stale, also if it is
@@ -284,7 +303,12 @@ func (st *pointState) stale(now time.Time) bool {
 		return changed(&st.latest.Value, &st.reported, p.deadband())
 	}
 	every := p.Report.AtLeastEvery
-	return every > 0 && since >= every && (st.watched || now.Sub(st.heard) <= 2*p.Poll)
+	return every > 0 && since >= every && st.stands(now)
+}
+
+// stands tells whether the latest sample still says what the point is.
+func (st *pointState) stands(now time.Time) bool {
+	return st.reportable() && (st.watched || now.Sub(st.heard) <= 2*st.latest.Point.Poll)
 }
 
 // restate reports what was last read of a point, whether it changed or not.
@@ -297,8 +321,8 @@ func (r *reporter) restate(p *Point) {
 	}
 }
 
-// flush makes one report of what the device has to report. Only when the
-// buffer took it, it counts as reported.
+// flush makes one report of what the device has to report. That it counts as
+// reported then is undone where it is lost later, see deviceState.renew.
 func (r *reporter) flush(d *deviceState) { r.flushTo(d, r.take) }
 
 func (r *reporter) flushTo(d *deviceState, take func(*Device, Record)) {

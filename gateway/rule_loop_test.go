@@ -14,7 +14,8 @@ import (
 	"sluice/buffer"
 )
 
-// plant is a gateway with one bus and a real buffer file, without a cloud.
+// plant is a gateway with one bus and a real buffer file; without a cloud, unless
+// it has uplinks.
 type plant struct {
 	t       *testing.T
 	path    string
@@ -23,18 +24,21 @@ type plant struct {
 	start   time.Time
 	log     logBuffer
 	streams []string // what run put into the lanes of streams
+	options buffer.Options
+	uplinks map[string]Uplink
+	begins  func(*Gateway) // nil, or called before the gateway runs
 }
 
 // run runs the gateway for a time and gives the events that it put into the
 // buffer, as "seconds lane name param=value …".
 func (p *plant) run(duration time.Duration) []string {
 	p.t.Helper()
-	store, err := buffer.Open(p.path, buffer.Options{})
+	store, err := buffer.Open(p.path, p.options)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	defer store.Close()
-	g, err := New(Config{Site: p.site, Log: p.log.logger(), Buffer: store, Adapters: map[string]NewAdapter{
+	g, err := New(Config{Site: p.site, Log: p.log.logger(), Buffer: store, Uplinks: p.uplinks, Adapters: map[string]NewAdapter{
 		"sim": func(Env, *Bus, []*Device) (Adapter, error) { return p.adapter, nil },
 	}})
 	if err != nil {
@@ -42,6 +46,9 @@ func (p *plant) run(duration time.Duration) []string {
 	}
 	ctx, cancel := context.WithTimeout(p.t.Context(), duration)
 	defer cancel()
+	if p.begins != nil {
+		p.begins(g)
+	}
 	g.Run(ctx)
 	if stored, err := store.Peek("u/streams", 1000); err == nil {
 		for _, s := range stored {

@@ -181,15 +181,8 @@ func TestAWriteGoesBeforeEachRawBlock(t *testing.T) {
 			d.Streams = append(d.Streams, &Stream{ID: id, Format: "binary", Every: time.Minute, Raw: &RawBlock{At: "200", Count: 4}})
 		}
 		p := newPlant(t, f, d)
-		store, err := buffer.Open(p.path, buffer.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer store.Close()
-		g, err := New(Config{Site: p.site, Log: p.log.logger(), Buffer: store, Adapters: map[string]NewAdapter{"sim": func(Env, *Bus, []*Device) (Adapter, error) { return f, nil }}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		var g *Gateway
+		p.begins = func(made *Gateway) { g = made }
 		var order []string
 		f.within = func() {
 			order = append(order, "block")
@@ -198,9 +191,7 @@ func TestAWriteGoesBeforeEachRawBlock(t *testing.T) {
 				sleep(t.Context(), 10*time.Millisecond)
 			}
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
-		g.Run(ctx)
+		p.run(5 * time.Second)
 		wantLines(t, order, "block\nwrite\nblock\nblock")
 	})
 }

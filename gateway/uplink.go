@@ -39,6 +39,8 @@ type lane struct {
 	forward    doubt       // about what goes ahead
 	mute       *Record     // went ahead and was never answered: the next message is its probe
 	drain      drain
+	lossy      bool      // reports were lost, and the points not renewed since
+	renewed    time.Time // the last time
 
 	stream   string        // of a history: the data stream that it goes to
 	collects bool          // it holds the rows of a stream of a device, see batch.go
@@ -168,6 +170,7 @@ func (l *lane) rank() (rank, bool) {
 	records, stored := l.peek(limit)
 	l.patience = 0
 	if len(records) == 0 {
+		l.renew()
 		return rankLive, l.dissection != nil || l.held != nil
 	}
 	switch l.kind {
@@ -189,6 +192,7 @@ func (l *lane) rank() (rank, bool) {
 	if l.late(records[0].Time) {
 		return rankBacklog, true
 	}
+	l.renew()
 	return rankLive, true
 }
 

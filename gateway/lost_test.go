@@ -1,0 +1,52 @@
+package gateway
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/buffer"
+)
+
+// TestWhatStandsIsSentAgainAfterALoss: of points that are sent when they change,
+// and not refreshed, the only reports are among those that the full buffer drops.
+// Once the backlog is sent they come again: what stands at once, what is bad when
+// it is good again, and the state of the device. The control loses nothing.
+func TestWhatStandsIsSentAgainAfterALoss(t *testing.T) {
+	for reports, want := range map[int]string{
+		1000: "2m12s one=7 bad_points=sick:no answer online=true\n3m0s sick=7 bad_points= online=true",
+		1:    "2m0.1s one=7 sick=7 bad_points= online=true\n3m0s bad_points= online=true",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			const dark, back = time.Minute, 2 * time.Minute
+			f := &field{start: time.Now(), answer: func(elapsed time.Duration, p *Point) (Value, string) {
+				if p.ID == "sick" && elapsed > dark && elapsed < back+time.Minute {
+					return Value{}, "no answer"
+				}
+				return IntValue(7), ""
+			}}
+			cloud := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > back }}
+			p := newPlant(t, f, device("d", &Definition{ID: "one", Poll: time.Second}, &Definition{ID: "sick", Poll: time.Second}))
+			p.options = buffer.Options{MaxSize: 1 << 20, Gaps: true}
+			p.uplinks = map[string]Uplink{"u": cloud, "gw": cloud}
+			p.site.Cloud.Quality, p.site.Cloud.Backlog = "bad_points", replay
+			p.begins = func(g *Gateway) {
+				time.AfterFunc(dark, func() {
+					for range reports {
+						g.storeFor("u", Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"other", TextValue(strings.Repeat("x", 2000))}}})
+					}
+				})
+			}
+			p.run(10 * time.Minute)
+			if lost := strings.Contains(p.log.String(), "records were lost"); lost != (reports > 1) {
+				t.Fatalf("lost: %v", lost)
+			}
+			got := slices.DeleteFunc(cloud.got, func(line string) bool {
+				return strings.Contains(line, "other=") || strings.HasSuffix(line, " bad_points=sick:no answer online=true") && !strings.Contains(line, "one=")
+			})
+			wantLines(t, got, want)
+		})
+	}
+}
