@@ -79,7 +79,9 @@ func newPath(t testing.TB) string { return filepath.Join(t.TempDir(), "buffer.db
 
 func syncNow(t testing.TB, b *Buffer) {
 	t.Helper()
-	if err := b.Sync(context.Background()); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := b.Sync(ctx); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -117,6 +119,9 @@ func drain(t testing.TB, b *Buffer, lane string) (seqs []uint64) {
 			return seqs
 		}
 		for _, r := range records {
+			if n := len(seqs); n > 0 && r.Seq <= seqs[n-1] {
+				t.Fatalf("lane %s: %d after %d, which is acknowledged", lane, r.Seq, seqs[n-1])
+			}
 			seqs = append(seqs, r.Seq)
 		}
 		b.Ack(lane, seqs[len(seqs)-1])

@@ -26,7 +26,7 @@ type rig struct {
 
 func newRig(t *testing.T, path string, cloud Cloud, p Uplink) *rig {
 	t.Helper()
-	store, err := buffer.Open(path, buffer.Options{Gaps: true, Flush: time.Minute})
+	store, err := buffer.Open(path, buffer.Options{Gaps: true, Flush: time.Minute, MaxAge: 12 * time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -132,6 +133,57 @@ func withoutACloud(t *testing.T, devices int, poll, outage time.Duration, cloud 
 			t.Errorf("the control: the shop misses %d readings where it is 1", s.lost)
 		}
 	})
+}
+
+// slowLine leads to a platform with 3 s of latency and 1 kB a second.
+type slowLine struct {
+	platform
+	turn chan struct{} // held while something is under way
+}
+
+func (l *slowLine) Publish(ctx context.Context, records []Record) (int, error) {
+	for i, r := range records {
+		l.turn <- struct{}{}
+		err := Sleep(ctx, 3*time.Second+time.Duration(len(AppendRecord(nil, &r)))*time.Millisecond)
+		<-l.turn
+		if err != nil {
+			return i, err
+		}
+	}
+	return l.platform.Publish(ctx, records)
+}
+
+// TestASlowBrokerDelaysNoPoll: not one in a hundred is late. The control is a
+// field that waits for the line.
+func TestASlowBrokerDelaysNoPoll(t *testing.T) {
+	for _, waits := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			l := &slowLine{platform: platform{start: time.Now()}, turn: make(chan struct{}, 1)}
+			f := &field{start: time.Now(), takes: 10 * time.Millisecond}
+			f.answer = func(elapsed time.Duration, p *Point) (Value, string) {
+				if waits {
+					l.turn <- struct{}{}
+					<-l.turn
+				}
+				return counting(elapsed, p)
+			}
+			p := newPlant(t, f, device("d", &Definition{ID: "n", Poll: time.Second}))
+			p.uplinks = map[string]Uplink{"u": l, "gw": l}
+			p.site.Cloud.Backlog, p.site.Cloud.MinInterval = replay, time.Second
+			p.run(10 * time.Minute)
+			polls, late := len(f.reads), 0
+			for i, read := range f.reads {
+				at, _ := time.ParseDuration(strings.Fields(read)[0])
+				if at > time.Duration(i)*time.Second+time.Second/100 {
+					late++
+				}
+			}
+			t.Logf("%d polls, %d late, %d messages", polls, late, len(l.got))
+			if good := polls >= 600*99/100 && late <= polls/100; good == waits || len(l.got) < 100 {
+				t.Errorf("waits: %v, %d polls of 600, %d late, %d messages", waits, polls, late, len(l.got))
+			}
+		})
+	}
 }
 
 // ticker is a bus whose points count their readings.

@@ -1,6 +1,7 @@
 package cloud_test
 
 import (
+	"cmp"
 	"crypto/pbkdf2"
 	"crypto/sha512"
 	"crypto/tls"
@@ -47,7 +48,7 @@ func newPlant(t *testing.T, settings gateway.Cloud, delayed func(refused bool), 
 	if prepare != nil {
 		prepare(p)
 	}
-	settings.Keepalive, settings.ConfirmTimeout = 3*time.Second, time.Second
+	settings.Keepalive, settings.ConfirmTimeout = cmp.Or(settings.Keepalive, keepalive), time.Second
 	p.world = newWorld(t, settings, l, scheme+"://"+p.proxy.addr, func(w *world, u gateway.Uplink) gateway.Uplink {
 		if delayed != nil {
 			w.session.Hurry(delayed)
@@ -56,6 +57,12 @@ func newPlant(t *testing.T, settings gateway.Cloud, delayed func(refused bool), 
 	})
 	return p
 }
+
+// What a dead line is noticed by: see newPlant.
+const (
+	keepalive = 3 * time.Second
+	noticed   = keepalive*3/2 + 2*time.Second
+)
 
 func (p *plant) connected() bool { return !p.session.Status().Connected.IsZero() }
 
@@ -69,7 +76,6 @@ func (p *plant) restart(t *testing.T) {
 // line to it, against the whole way from field to cloud.
 func TestNothingIsLostWhateverMosquittoDoes(t *testing.T) {
 	inCI(t)
-	const noticed = 3*time.Second*3/2 + 2*time.Second // 1.5 × keepalive + 2 s
 	for name, c := range map[string]struct {
 		fault    func(*testing.T, *plant)
 		repeated int
@@ -128,6 +134,24 @@ func TestNothingIsLostWhateverMosquittoDoes(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestADeadLineIsNotNoticedByChance is the control of "half-open": with ten times
+// the keepalive, nothing is noticed in the time of the short one.
+func TestADeadLineIsNotNoticedByChance(t *testing.T) {
+	inCI(t)
+	for _, idle := range []bool{true, false} {
+		t.Run(fmt.Sprintf("idle=%v", idle), func(t *testing.T) {
+			t.Parallel()
+			p := newPlant(t, gateway.Cloud{Confirm: "puback", Keepalive: 10 * keepalive}, nil, nil)
+			p.flows(t, 10*time.Second)
+			p.field.still.Store(idle)
+			p.proxy.fall()
+			if time.Sleep(noticed); !p.connected() {
+				t.Error("it is noticed")
+			}
+		})
 	}
 }
 
