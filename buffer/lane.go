@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	readAhead = 256     // records read from disk at least, so that a consumer of single records doesn't search each time
-	readBytes = 1 << 20 // bytes of a lane's head on disk that are held in memory, but for the last record
+	readAhead = 256       // records read from disk at least, so that a consumer of single records doesn't search each time
+	readBytes = 256 << 10 // bytes of a lane's head on disk that are held in memory, but for the last record
 )
 
 // lane is a position and a filter: its records are those in the shared segments that carry its id and come after the position.
@@ -83,7 +83,7 @@ func (b *Buffer) Len(name string) int {
 	return 0
 }
 
-// Peek returns up to limit of the oldest records of the lane, and about 1 MB of those on disk. It removes nothing. It ends in front of an
+// Peek returns up to limit of the oldest records of the lane, and about 256 KB of those on disk. It removes nothing. It ends in front of an
 // event that is not yet on disk, since an Ack beyond that event would confirm it unseen; when the disk has failed for a second, events don't wait for it. Damaged records are left out and counted.
 func (b *Buffer) Peek(name string, limit int) ([]Record, error) {
 	l := b.find(name)
@@ -99,18 +99,57 @@ func (b *Buffer) Peek(name string, limit int) ([]Record, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return l.visible(limit, b.diskless()), nil
+	return l.visible(l.head, l.disk > len(l.head), 0, limit, b.diskless()), nil
 }
 
-// visible merges the head on disk with what is in memory, and with events there only if they don't wait for the disk.
-func (l *lane) visible(limit int, diskless bool) []Record {
-	out := make([]Record, 0, min(limit, len(l.head)+len(l.mem)))
-	head := l.head
-	for _, p := range l.mem {
+// PeekAfter is Peek of the records behind a sequence number, for who merges more of them than Peek returns.
+func (b *Buffer) PeekAfter(name string, after uint64, limit int) ([]Record, error) {
+	l := b.find(name)
+	if l == nil || limit <= 0 {
+		return nil, nil
+	}
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	b.layout.RLock()
+	defer b.layout.RUnlock()
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return nil, errClosed
+	}
+	after = max(after, l.acked)
+	segs := l.segmentsAfter(after)
+	b.mu.Unlock()
+	chunk, ended, err := b.read(l.id, segs, after, limit, readBytes)
+	if err != nil {
+		return nil, fmt.Errorf("read lane %s of buffer %s: %w", name, b.path, err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	chunk = slices.DeleteFunc(chunk, func(r Record) bool { return l.holds(r.Seq) }) // its commit is not finished
+	return l.visible(chunk, !ended, after, limit, b.diskless()), nil
+}
+
+// segmentsAfter are those that may hold records of the lane behind a number.
+func (l *lane) segmentsAfter(seq uint64) (segs []*segment) {
+	first, _ := l.shareIndex(seq >> segmentBits)
+	for _, s := range l.shares[first:] {
+		segs = append(segs, s.seg)
+	}
+	return segs
+}
+
+// visible merges records on disk, behind which there may be more, with what is in memory behind a number, and with events there only if they
+// don't wait for the disk.
+func (l *lane) visible(head []Record, more bool, after uint64, limit int, diskless bool) []Record {
+	first, _ := position(l.mem, after+1)
+	mem := l.mem[first:]
+	out := make([]Record, 0, min(limit, len(head)+len(mem)))
+	for _, p := range mem {
 		for len(head) > 0 && head[0].Seq < p.seq && len(out) < limit {
 			out, head = append(out, head[0]), head[1:]
 		}
-		older := len(head) == 0 && l.disk > len(l.head) // on disk, and not read
+		older := len(head) == 0 && more // on disk, and not read
 		if older || p.hidden || p.class == Event && !diskless || len(out) == limit {
 			return out
 		}
@@ -138,11 +177,7 @@ func (b *Buffer) fillHead(l *lane, limit int) error {
 	if n := len(l.head); n > 0 {
 		from = l.head[n-1].Seq
 	}
-	first, _ := l.shareIndex(from >> segmentBits)
-	segs := make([]*segment, 0, len(l.shares)-first)
-	for _, s := range l.shares[first:] {
-		segs = append(segs, s.seg)
-	}
+	segs := l.segmentsAfter(from)
 	want := max(limit-len(l.head), readAhead)
 	b.mu.Unlock()
 

@@ -153,11 +153,17 @@ func (m *model) compare(t *rapid.T, b *Buffer) {
 
 // comparePeek wants a prefix of the lane, complete but for events that are on their way to the disk and for what stands behind them.
 func (m *model) comparePeek(t *rapid.T, b *Buffer, lane string, limit int) {
-	got, err := b.Peek(lane, limit)
+	read, want := b.Peek, m.lanes[lane]
+	if n := len(want); n > 0 && rapid.Bool().Draw(t, "after") {
+		i := rapid.IntRange(0, n-1).Draw(t, "index")
+		after := want[i].Seq
+		read = func(name string, limit int) ([]Record, error) { return b.PeekAfter(name, after, limit) }
+		want = want[i+1:]
+	}
+	got, err := read(lane, limit)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := m.lanes[lane]
 	if len(got) > limit || len(got) > len(want) {
 		t.Fatalf("lane %q: peek %d gave %d of %d", lane, limit, len(got), len(want))
 	}

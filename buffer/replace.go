@@ -68,7 +68,7 @@ func (b *Buffer) ReplaceGap(name, to string, event func(Loss) []byte) (bool, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	front := l.visible(1, b.diskless())
+	front := l.visible(l.head, l.disk > len(l.head), 0, 1, b.diskless())
 	if len(front) == 0 {
 		return false, nil
 	}

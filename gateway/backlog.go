@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"sluice/buffer"
@@ -43,24 +44,28 @@ type held struct {
 // takeLatest makes one message of all that waits.
 func (l *lane) takeLatest(ctx context.Context) []message {
 	for ctx.Err() == nil {
-		Turn(ctx)
-		records, stored := l.reports(batch)
-		if len(records) == 0 {
-			return l.heldAlone()
-		}
-		last := stored[len(stored)-1].Seq
-		g := gathering{}
+		m := message{whole: true}
+		var g gathering
+		var newest time.Time
 		if l.held != nil {
 			g.add(l.heldNow())
 		}
-		for i := range records {
-			g.add(&records[i])
+		l.eachReport(ctx, func(r *Record, s buffer.Record) bool {
+			if m.merged == 0 {
+				m.first = s.Seq
+			}
+			g.add(r)
+			m.last, m.merged, newest = s.Seq, m.merged+1, r.Time
+			return m.merged < batch
+		})
+		if m.merged == 0 {
+			return l.heldAlone()
 		}
-		if l.buffer.Len(l.name) <= len(records) || !l.behind(records[len(records)-1].Time) || !l.hold(g.record, last) {
-			return []message{{record: g.record, first: stored[0].Seq, last: last, merged: len(records), superseded: g.superseded, whole: true}}
+		if m.record, m.superseded = g.record, g.superseded; l.buffer.Len(l.name) <= m.merged || !l.behind(newest) || !l.hold(m.record, m.last) {
+			return []message{m}
 		}
-		l.stats.Superseded.Add(int64(g.superseded))
-		l.stats.Merged.Add(int64(len(records)))
+		l.stats.Superseded.Add(int64(m.superseded))
+		l.stats.Merged.Add(int64(m.merged))
 	}
 	return nil
 }
@@ -193,6 +198,7 @@ func (a *account) keep(r Record) uint64 {
 	name := a.user
 	if a.off {
 		name = historyLane(a.user)
+		r.Values = slices.Clone(r.Values) // the reporter makes its next report of them
 		a.ahead.add(&r)
 		wake(a.wake)
 	}

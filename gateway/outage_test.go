@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -64,6 +66,8 @@ func (s *shop) sent() int {
 // TestEightHoursWithoutACloud: 20 devices at 1 s. It has a million steps, so it is
 // not for the race detector.
 func TestEightHoursWithoutACloud(t *testing.T) {
+	info, _ := debug.ReadBuildInfo()
+	raced := slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 	if os.Getenv("CI") == "" || raced {
 		t.Skip("takes ten seconds of processor time: set CI=true")
 	}

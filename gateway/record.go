@@ -262,34 +262,32 @@ func (p *recordReader) value(depth int) Value {
 	return v
 }
 
-// merge makes one report of several of the same cloud device, in order: the
-// newest value wins, and the time is the newest one's.
-func merge(records []Record) Record {
-	if len(records) == 1 {
-		return records[0]
-	}
-	var g gathering
-	for i := range records {
-		g.add(&records[i])
-	}
-	return g.record
-}
-
-// gathering is a report that grows.
+// gathering is a report that grows: one of several of the same cloud device, in
+// order. The newest value wins, and the time is the newest one's.
 type gathering struct {
 	record     Record
-	at         map[string]int // of the attributes, in the record
+	at         map[string]int // of the attributes, in the record; nil while that is the only one
 	superseded int            // values that newer ones have replaced
 }
 
-// add puts a newer report on top.
+// add puts a newer report on top. A single one stays as it is, with the values
+// that it has.
 func (g *gathering) add(r *Record) {
+	if g.record.Kind == 0 {
+		g.record = *r
+		return
+	}
 	if g.at == nil {
-		g.at = make(map[string]int)
-		g.record = Record{Kind: ReportRecord}
+		first := g.record.Values
+		g.at, g.record = make(map[string]int, len(first)), Record{Kind: ReportRecord}
+		g.put(first)
 	}
 	g.record.Time, g.record.Boot, g.record.Up = r.Time, r.Boot, r.Up
-	for _, a := range r.Values {
+	g.put(r.Values)
+}
+
+func (g *gathering) put(values []Attribute) {
+	for _, a := range values {
 		if i, ok := g.at[a.Name]; ok {
 			g.record.Values[i] = a
 			g.superseded++

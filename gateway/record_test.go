@@ -91,15 +91,19 @@ func FuzzParseRecord(f *testing.F) {
 	})
 }
 
-func TestMergeKeepsTheNewestOfEach(t *testing.T) {
+func TestAGatheringKeepsTheNewestOfEach(t *testing.T) {
 	at := func(ms int64, values ...Attribute) Record {
 		return Record{Kind: ReportRecord, Time: time.UnixMilli(ms), Values: values}
 	}
-	got := merge([]Record{
-		at(1, Attribute{"a", IntValue(1)}, Attribute{"b", IntValue(1)}),
-		at(2, Attribute{"a", IntValue(2)}),
-		at(3, Attribute{"c", IntValue(3)}),
-	})
+	var g gathering
+	first := at(1, Attribute{"a", IntValue(1)}, Attribute{"b", IntValue(1)})
+	for _, r := range []Record{first, at(2, Attribute{"a", IntValue(2)}), at(3, Attribute{"c", IntValue(3)})} {
+		g.add(&r)
+	}
+	if first.Values[0].Value.Int() != 1 {
+		t.Error("the first one, which others look at, is changed")
+	}
+	got := g.record
 	want := at(3, Attribute{"a", IntValue(2)}, Attribute{"b", IntValue(1)}, Attribute{"c", IntValue(3)})
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v", got)

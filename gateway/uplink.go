@@ -69,9 +69,11 @@ type message struct {
 }
 
 const (
-	batch        = 1000 // records taken at once: the most that one message merges
-	batchFew     = 50   // records taken at first
-	alarmsWithin = 100  // events that are searched for an alarm
+	batch        = 1000    // records taken at once; what latest merges until it keeps that
+	batchFew     = 50      // of those that are merged, at first: a slot seldom holds many
+	batchValues  = 8_000  // of records taken at once
+	olderMost    = 1 << 20 // bytes of reports that are merged, where a history keeps them
+	alarmsWithin = 100     // events that are searched for an alarm
 	retryAtLeast = 100 * time.Millisecond
 	refusedWait  = time.Second
 )
@@ -221,26 +223,38 @@ func (l *lane) take(ctx context.Context) []message {
 // reports are the oldest reports, without what was written since.
 func (l *lane) reports(limit int) ([]Record, []buffer.Record) {
 	records, stored := l.peek(limit)
-	l.stats.LeftOut.Add(int64(l.account.strip(records, stored)))
+	l.strip(records, stored)
 	return records, stored
 }
 
-func (l *lane) takeReports(ctx context.Context) []message {
-	// A slot seldom holds many reports: only where it does, more are read.
-	for limit := batchFew; ; limit = batch {
-		messages, more := l.slot(ctx, limit)
-		if !more || limit == batch {
-			return messages
+func (l *lane) strip(records []Record, stored []buffer.Record) {
+	l.stats.LeftOut.Add(int64(l.account.strip(records, stored)))
+}
+
+// eachReport shows the oldest reports, without what was written since, as long as
+// use wants more.
+func (l *lane) eachReport(ctx context.Context, use func(*Record, buffer.Record) bool) {
+	for after, limit := uint64(0), batchFew; ctx.Err() == nil; limit = batch {
+		Turn(ctx)
+		records, stored := l.peekAfter(after, limit)
+		if len(records) == 0 {
+			return
 		}
+		for i := range records {
+			l.strip(records[i:i+1], stored[i:i+1])
+			if !use(&records[i], stored[i]) {
+				return
+			}
+		}
+		after = stored[len(stored)-1].Seq
 	}
 }
 
-// slot gives the messages of the next slot, as far as it is within the oldest
-// reports; more tells that there may be others in it.
-func (l *lane) slot(ctx context.Context, limit int) (messages []message, more bool) {
-	records, stored := l.reports(limit)
+// takeReports gives the messages of the next slot.
+func (l *lane) takeReports(ctx context.Context) []message {
+	records, stored := l.peek(2)
 	if len(records) == 0 {
-		return l.heldAlone(), false
+		return l.heldAlone()
 	}
 	slot := 2 * l.bucket.interval()
 	if l.late(records[0].Time) {
@@ -249,27 +263,47 @@ func (l *lane) slot(ctx context.Context, limit int) (messages []message, more bo
 	alone := stored[0].Seq <= l.alone
 	switch {
 	case l.doubt.probes() && l.held != nil:
-		return probe(records, stored), false
+		return l.probe(0)
 	case l.doubt.probes() && len(records) > 1:
-		return probe(records[1:], stored[1:]), false
+		return l.probe(1)
 	case l.held != nil && (alone || l.account.backlog != latest):
-		return l.heldAlone(), false
+		return l.heldAlone()
 	case alone:
-		return single(records[:1], stored), false
+		return single(l.reports(1))
 	case l.account.backlog == latest && (l.held != nil || l.behind(records[0].Time)):
-		return l.takeLatest(ctx), false
+		return l.takeLatest(ctx)
 	case slot == 0:
-		return single(records, stored), len(records) == limit
+		return single(l.reports(batch))
 	}
-	n := 1
-	for n < len(records) && records[n].Time.Sub(records[0].Time).Abs() < slot {
-		n++
+	return l.takeSlot(ctx, slot)
+}
+
+// takeSlot makes one message of the reports of a slot.
+func (l *lane) takeSlot(ctx context.Context, slot time.Duration) []message {
+	var m message
+	var g gathering
+	var begin time.Time
+	keeps, size := l.account.all && l.account.backlog == stream, 0
+	l.eachReport(ctx, func(r *Record, s buffer.Record) bool {
+		if m.merged == 0 {
+			begin, m.first = r.Time, s.Seq
+		} else if r.Time.Sub(begin).Abs() >= slot || size > olderMost {
+			return false
+		}
+		if keeps {
+			m.older, size = append(m.older, s), size+len(s.Data)
+		}
+		g.add(r)
+		m.last, m.merged = s.Seq, m.merged+1
+		return true
+	})
+	if m.merged == 0 {
+		return nil
 	}
-	m := message{record: merge(records[:n]), first: stored[0].Seq, last: stored[n-1].Seq, merged: n}
-	if l.account.all && l.account.backlog == stream {
-		m.older = stored[:n-1]
+	if m.record = g.record; keeps {
+		m.older = m.older[:m.merged-1]
 	}
-	return []message{m}, n == limit
+	return []message{m}
 }
 
 func (l *lane) takeInOrder() []message {
@@ -280,16 +314,20 @@ func (l *lane) takeInOrder() []message {
 	case l.kind == HistoryRecord:
 		return l.takeHistory(records, stored)
 	case l.doubt.probes() && len(records) > 1:
-		return probe(records[1:], stored[1:])
+		return l.probe(1)
 	case stored[0].Seq <= l.alone || l.bucket.interval() > 0:
 		return single(records[:1], stored)
 	}
 	return single(records, stored)
 }
 
-// probe is the first of the records, sent ahead of the one before it.
-func probe(records []Record, stored []buffer.Record) []message {
-	m := single(records[:1], stored[:1])
+// probe is a record, sent ahead of those before it.
+func (l *lane) probe(before int) []message {
+	records, stored := l.peek(before + 1)
+	if l.kind == ReportRecord {
+		l.strip(records, stored)
+	}
+	m := single(records[before:], stored[before:])
 	m[0].probe = true
 	return m
 }
@@ -305,28 +343,43 @@ func single(records []Record, stored []buffer.Record) []message {
 
 // peek reads the oldest records, up to the first one that is a gap or can't be
 // read; at the very front, a gap becomes an event and the unreadable is put aside.
-func (l *lane) peek(limit int) ([]Record, []buffer.Record) {
-	stored, err := l.buffer.Peek(l.name, limit)
+// It ends with about batchValues values: a value takes ten times as much memory
+// as in the buffer.
+func (l *lane) peek(limit int) ([]Record, []buffer.Record) { return l.peekAfter(0, limit) }
+
+// peekAfter is peek of the records behind a number; 0 for all.
+func (l *lane) peekAfter(after uint64, limit int) ([]Record, []buffer.Record) {
+	read := l.buffer.Peek
+	if after > 0 {
+		read = func(name string, limit int) ([]buffer.Record, error) { return l.buffer.PeekAfter(name, after, limit) }
+	}
+	stored, err := read(l.name, limit)
 	if err != nil {
 		l.log.Error("read buffer", "lane", l.name, "error", err)
 		l.next = time.Now().Add(time.Second)
 		return nil, nil
 	}
 	records := make([]Record, 0, len(stored))
+	values := 0
 	for i := range stored {
+		front := i == 0 && after == 0
 		if stored[i].Class == buffer.Gap {
-			if i == 0 && l.tellGap() {
+			if front && l.tellGap() {
 				return l.peek(limit)
 			}
 			break
 		}
-		r, err := l.parse(i, &stored[i])
+		if values > batchValues {
+			break
+		}
+		r, err := l.parse(front, &stored[i])
 		if err == nil {
 			l.clock.mend(&r)
+			values += len(r.Values)
 			records = append(records, r)
 			continue
 		}
-		if i == 0 {
+		if front {
 			l.quarantine(stored[0].Seq, err.Error())
 			l.next = time.Now().Add(retryAtLeast)
 		}
@@ -335,14 +388,14 @@ func (l *lane) peek(limit int) ([]Record, []buffer.Record) {
 	return records, stored[:len(records)]
 }
 
-// parse reads a record. The first one is asked for twice: by rank, and when it
-// is sent.
-func (l *lane) parse(i int, s *buffer.Record) (Record, error) {
-	if i == 0 && l.first.seq == s.Seq {
+// parse reads a record. The one in front is asked for several times: by rank, and
+// when it is sent.
+func (l *lane) parse(front bool, s *buffer.Record) (Record, error) {
+	if front && l.first.seq == s.Seq {
 		return l.first.record, nil
 	}
 	r, err := ParseRecord(s.Data)
-	if i == 0 && err == nil {
+	if front && err == nil {
 		l.first = parsed{s.Seq, r}
 	}
 	return r, err

@@ -150,17 +150,28 @@ type flight struct {
 	part     bool // the rest of it was not sent
 }
 
+// flightMost is how many bytes are in flight at most, but for the last record.
+const flightMost = 256 << 10
+
+func (f *flight) bytes() (n int) {
+	for _, m := range f.messages {
+		n += len(m.payload)
+	}
+	return n
+}
+
 // stream sends records with a window of them in flight and waits for their
 // PUBACKs. It ends early, without an error, when answers begin to count.
 func (s *Session) stream(ctx context.Context, l *link, lane *lane, records []gateway.Record) (int, error) {
 	var flying []flight
-	next, confirmed, afterLate := 0, 0, lane.late
+	next, confirmed, afterLate, bytes := 0, 0, lane.late, 0
 	var stop error
 	for {
-		for stop == nil && next < len(records) && len(flying) < s.window && lane.confirm.mode() == byPuback {
+		for stop == nil && next < len(records) && len(flying) < s.window && bytes < flightMost && lane.confirm.mode() == byPuback {
 			f, err := s.launch(ctx, l, lane, records[next], afterLate)
 			if stop = err; err == nil || f.part {
 				flying, afterLate = append(flying, f), f.late
+				bytes += f.bytes()
 				next++
 			}
 		}
@@ -178,6 +189,7 @@ func (s *Session) stream(ctx context.Context, l *link, lane *lane, records []gat
 			return confirmed, stop
 		}
 		lane.late = flying[0].late
+		bytes -= flying[0].bytes()
 		flying = flying[1:]
 		confirmed++
 	}
