@@ -87,13 +87,17 @@ func (l *lane) unanswered(m message) {
 	}
 }
 
+// restore puts a report that is none of the lane's yet at its end, and gives its
+// number there.
+func (l *lane) restore(r *Record) uint64 { return appendTo(l.buffer, l.name, buffer.Attributes, r) }
+
 // muted puts aside what went ahead and was never answered, since another message
 // was. Its values are in the history too, or stand behind in the lane.
 func (l *lane) muted() {
 	if l.mute == nil {
 		return
 	}
-	l.quarantine(appendTo(l.buffer, l.name, buffer.Attributes, l.mute), othersAreAnswered)
+	l.quarantine(l.restore(l.mute), othersAreAnswered)
 	l.mute = nil
 }
 
@@ -111,7 +115,7 @@ func (l *lane) putMessageAside(m message, reason string) bool {
 	if l.held == nil || m.first != l.held.upTo {
 		return l.putAside(m.first, reason)
 	}
-	seq := appendTo(l.buffer, l.name, buffer.Attributes, &m.record)
+	seq := l.restore(&m.record)
 	done := l.putAside(seq, reason)
 	if done {
 		l.release()
@@ -173,7 +177,7 @@ func (l *lane) settle() {
 	d := l.dissection
 	l.dissection, l.doubt = nil, doubt{}
 	if len(d.poison.Values) > 0 {
-		seq := appendTo(l.buffer, l.name, buffer.Attributes, &d.poison)
+		seq := l.restore(&d.poison)
 		l.quarantine(seq, d.reason)
 	}
 	l.buffer.Ack(l.name, d.seq)

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"time"
 )
@@ -156,6 +157,19 @@ type Bus struct {
 	Trust string `yaml:"trust"`
 	// OPC UA session timeout; default 60s.
 	SessionTimeout time.Duration `yaml:"session_timeout"`
+}
+
+// Place is where the bus leads to: an OPC UA endpoint, host:port or a serial device.
+func (b *Bus) Place() string {
+	switch {
+	case b.Endpoint != "":
+		return b.Endpoint
+	case b.Host == "":
+		return b.Port
+	case b.Port == "":
+		return b.Host
+	}
+	return net.JoinHostPort(b.Host, b.Port)
 }
 
 // BusLogin is how an OPC UA session identifies its user; all empty is anonymous.

@@ -71,7 +71,7 @@ type message struct {
 const (
 	batch        = 1000    // records taken at once; what latest merges until it keeps that
 	batchFew     = 50      // of those that are merged, at first: a slot seldom holds many
-	batchValues  = 8_000  // of records taken at once
+	batchValues  = 8_000   // of records taken at once
 	olderMost    = 1 << 20 // bytes of reports that are merged, where a history keeps them
 	alarmsWithin = 100     // events that are searched for an alarm
 	retryAtLeast = 100 * time.Millisecond
@@ -475,7 +475,7 @@ func (l *lane) failedAhead(m message, t ticket, err error) (wait time.Duration) 
 	l.forward = doubt{}
 	switch {
 	case errors.As(err, &refusal), errors.Is(err, ErrLost) && before.lost+1 >= losses:
-		appendTo(l.buffer, l.name, buffer.Attributes, &m.record)
+		l.restore(&m.record)
 		return refusedWait
 	case errors.Is(err, ErrLost):
 		l.forward.lost = before.lost + 1

@@ -85,16 +85,11 @@ func (d *demo) run(ctx context.Context, duration time.Duration) error {
 	}
 	d.left = leaveOut(d.site)
 	d.oracle, d.first = newOracle(d.site.Cloud.LateTS), make(chan struct{})
-	users := make(map[string]string)
-	for user, login := range d.site.Logins() {
-		users[user] = string(login.Password)
-	}
-	d.twin, err = twin.Start(twin.Options{Users: users, Respond: true, OnMessage: d.arrived})
+	d.twin, err = simulateCloud(d.site, d.arrived)
 	if err != nil {
 		return err
 	}
 	defer d.twin.Stop()
-	d.site.Cloud.URL = d.twin.URL()
 	d.site.Local.HTTP = freeAddress()
 	d.introduce()
 	field, simulated, err := sim.Start(d.site, sim.Options{Seed: 1, Holes: true})

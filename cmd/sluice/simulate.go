@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,40 +71,27 @@ func simulate(ctx context.Context, path string, messages bool, out, errs io.Writ
 	s.Buffer.MaxSize = min(s.Buffer.MaxSize, simulatedBuffer)
 	s.Local.HTTP, s.Local.Password = freeAddress(), ""
 	left := leaveOut(s)
-	users := make(map[string]string)
-	for user, login := range s.Logins() {
-		users[user] = string(login.Password)
-	}
-	o := twin.Options{Users: users, Respond: true}
+	var tell func(user, topic string, payload []byte)
 	if messages {
 		var mu sync.Mutex
-		o.OnMessage = func(_, topic string, payload []byte) {
+		tell = func(_, topic string, payload []byte) {
 			mu.Lock()
 			defer mu.Unlock()
 			fmt.Fprintf(out, "%s  %s  %s\n", time.Now().Format(time.TimeOnly), topic, payload)
 		}
 	}
-	tw, err := twin.Start(o)
+	cloud, err := simulateCloud(s, tell)
 	if err != nil {
 		return err
 	}
-	defer tw.Stop()
-	s.Cloud.URL = tw.URL()
+	defer cloud.Stop()
 	field, s, err := sim.Start(s, sim.Options{Seed: 1, Holes: true})
 	if err != nil {
 		return err
 	}
 	defer field.Close()
 	for _, b := range s.Buses {
-		at := b.Endpoint
-		switch {
-		case at != "":
-		case b.Host != "":
-			at = net.JoinHostPort(b.Host, b.Port)
-		default:
-			at = b.Port
-		}
-		fmt.Fprintf(out, "simulated bus %s: %s at %s\n", b.Name, b.Type, at)
+		fmt.Fprintf(out, "simulated bus %s: %s at %s\n", b.Name, b.Type, b.Place())
 	}
 	if left != "" {
 		fmt.Fprintln(out, left)
@@ -115,6 +101,21 @@ func simulate(ctx context.Context, path string, messages bool, out, errs io.Writ
 		return err
 	}
 	return serve(ctx, s, log, nil, nil)
+}
+
+// simulateCloud starts a cloud that knows the site's users, and lets the site lead
+// to it. tell sees each message; nil for nobody.
+func simulateCloud(s *gateway.Site, tell func(user, topic string, payload []byte)) (*twin.Twin, error) {
+	users := make(map[string]string)
+	for user, login := range s.Logins() {
+		users[user] = string(login.Password)
+	}
+	cloud, err := twin.Start(twin.Options{Users: users, Respond: true, OnMessage: tell})
+	if err != nil {
+		return nil, err
+	}
+	s.Cloud.URL = cloud.URL()
+	return cloud, nil
 }
 
 // leaveOut drops the devices that this build has no simulated server for, and

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"net"
 	"net/http"
 	"time"
 
@@ -111,24 +110,11 @@ func (s *Server) statusOf(snap *gateway.Snapshot) Status {
 
 func busOf(b *gateway.BusSnapshot) Bus {
 	return Bus{
-		Name: b.Bus.Name, Type: b.Bus.Type, Place: place(b.Bus), State: b.State, Since: b.Since.UTC(), Error: b.Error,
+		Name: b.Bus.Name, Type: b.Bus.Type, Place: b.Bus.Place(), State: b.State, Since: b.Since.UTC(), Error: b.Error,
 		LastError: b.LastError, LastErrorAt: b.LastErrorAt.UTC(), Requests: b.Requests, Values: b.Samples, Overruns: b.Overruns,
 		BusySeconds: b.Busy.Seconds(), RequestRate: b.RequestRate, ValueRate: b.SampleRate, Utilisation: b.Utilisation, Devices: len(b.Devices),
 		Learnt: b.Learnt,
 	}
-}
-
-// place is where a bus leads to.
-func place(b *gateway.Bus) string {
-	switch {
-	case b.Endpoint != "":
-		return b.Endpoint
-	case b.Host == "":
-		return b.Port
-	case b.Port == "":
-		return b.Host
-	}
-	return net.JoinHostPort(b.Host, b.Port)
 }
 
 func deviceOf(d *gateway.DeviceSnapshot) Device {
