@@ -82,6 +82,9 @@ type oracle struct {
 	committed map[string][]uint64
 	acked     map[string]uint64
 	given     map[uint64]bool
+
+	end  func(*os.Process) // of a child; nil for a plain kill
+	back func()            // nil, or what comes between the child's end and the check
 }
 
 func (o *oracle) hear(line string) error {
@@ -178,7 +181,12 @@ func (o *oracle) killed(t *testing.T, path string, after time.Duration, env ...s
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	timer := time.AfterFunc(time.Minute, func() {
+		if o.end != nil {
+			o.end(cmd.Process)
+		}
+		_ = cmd.Process.Kill()
+	})
 	defer timer.Stop()
 	lines := bufio.NewScanner(out)
 	var broken error
@@ -189,6 +197,9 @@ func (o *oracle) killed(t *testing.T, path string, after time.Duration, env ...s
 		broken = errors.Join(broken, o.hear(lines.Text()))
 	}
 	_ = cmd.Wait()
+	if o.back != nil {
+		o.back()
+	}
 	if broken != nil {
 		return broken
 	}
