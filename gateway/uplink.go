@@ -327,6 +327,9 @@ func (l *lane) probe(before int) []message {
 	if l.kind == ReportRecord {
 		l.strip(records, stored)
 	}
+	if len(records) <= before {
+		return nil // dropped meanwhile
+	}
 	m := single(records[before:], stored[before:])
 	m[0].probe = true
 	return m
@@ -369,7 +372,7 @@ func (l *lane) peekAfter(after uint64, limit int) ([]Record, []buffer.Record) {
 			}
 			break
 		}
-		if values > batchValues {
+		if values > batchValues && i > 1 { // the second one may be a probe
 			break
 		}
 		r, err := l.parse(front, &stored[i])
