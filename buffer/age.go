@@ -121,7 +121,7 @@ func (b *Buffer) expire(now time.Time) error {
 	b.mu.Unlock()
 	for _, run := range runs {
 		old := func(e entry) bool { return e.seq < limit }
-		if err := b.rewrite(b.withGaps(run), old, CauseAge); err != nil {
+		if err := b.dropOf(run, old, CauseAge); err != nil {
 			return err
 		}
 	}

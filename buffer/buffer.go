@@ -94,13 +94,15 @@ type Buffer struct {
 	turned atomic.Bool  // the goroutine has come round
 	onDisk atomic.Int32 // transactions that the disk is at work on
 
-	writer     sync.Mutex // held by who writes to the file, until memory says the same as the file
-	frozen     []*pending // the batch being committed; kept as it is until a commit succeeds, since a failed one may have stored it
-	top        int64      // end of the used part of the file
-	allocSize  int64      // the file grows by so much
-	quarantine int64      // bytes in quarantine
-	suspect    bool       // a commit has failed: the file has to be reopened
-	unsure     *unsure    // to be undone
+	writer     sync.Mutex      // held by who writes to the file, until memory says the same as the file
+	frozen     []*pending      // the batch being committed; kept as it is until a commit succeeds, since a failed one may have stored it
+	top        int64           // end of the used part of the file
+	allocSize  int64           // the file grows by so much
+	quarantine int64           // bytes in quarantine
+	suspect    bool            // a commit has failed: the file has to be reopened
+	unsure     *unsure         // to be undone
+	undecided  *undecided      // to be looked up
+	left       map[uint64]bool // numbers of the batch that are not written any more, and may be in the file
 
 	aside   SetAside
 	created bool

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 const never = time.Duration(1<<63 - 1)
@@ -97,10 +98,11 @@ func (b *Buffer) note(err error) {
 // work is what one transaction does.
 type work struct {
 	batch    []*pending
-	marks    []mark     // positions of lanes
-	dead     []*segment // needed by no lane
-	reserved uint64     // 0: as it is
-	ages     []byte     // nil: as they are
+	left     map[uint64]bool // see Buffer.left
+	marks    []mark          // positions of lanes
+	dead     []*segment      // needed by no lane
+	reserved uint64          // 0: as it is
+	ages     []byte          // nil: as they are
 	acks     int
 	since    time.Time
 }
@@ -111,7 +113,7 @@ type mark struct {
 }
 
 func (w *work) empty() bool {
-	return len(w.batch) == 0 && len(w.marks) == 0 && w.reserved == 0 && w.ages == nil
+	return len(w.batch)+len(w.left) == 0 && len(w.marks) == 0 && w.reserved == 0 && w.ages == nil
 }
 
 // commit writes what is due, or all that one transaction takes, and then tidies up.
@@ -133,7 +135,18 @@ func (b *Buffer) commit(all bool) error {
 		}
 		b.settle(w)
 	}
-	if err := errors.Join(b.expire(time.Now()), b.joinTails()); err != nil {
+	err := b.tidy()
+	if errors.Is(err, berrors.ErrMaxSizeReached) {
+		return nil // another time
+	}
+	return err
+}
+
+func (b *Buffer) tidy() error {
+	if err := b.expire(time.Now()); err != nil {
+		return err
+	}
+	if err := b.joinTails(); err != nil {
 		return err
 	}
 	if run := b.sparse(b.oldestPending()); run != nil {
@@ -150,7 +163,7 @@ func (b *Buffer) take(all bool) *work {
 		b.frozen = b.pick(time.Now(), all)
 	}
 	b.letGo()
-	w := &work{batch: b.frozen, acks: b.unsaved, since: b.dirtySince}
+	w := &work{batch: b.frozen, left: b.left, acks: b.unsaved, since: b.dirtySince}
 	fresh := map[*lane]bool{}
 	for _, p := range w.batch {
 		if !p.lane.saved {
@@ -261,7 +274,7 @@ func (b *Buffer) settle(w *work) {
 	if w.reserved != 0 {
 		b.reserved = w.reserved
 	}
-	b.frozen = nil
+	b.frozen, b.left = nil, nil
 	b.letGo()
 }
 
@@ -296,6 +309,13 @@ func (w *work) apply(tx *bolt.Tx) error {
 	for _, s := range w.dead {
 		if err := deleteSegment(all, s.id); err != nil {
 			return err
+		}
+	}
+	for seq := range w.left {
+		if seg := all.Bucket(key(seq >> segmentBits)); seg != nil {
+			if err := seg.Delete(key(seq)); err != nil {
+				return err
+			}
 		}
 	}
 	var bucket *bolt.Bucket

@@ -16,22 +16,51 @@ const (
 // compact makes a mostly empty file small, where a copy of what is in use fits beside it. The copy takes the file's place when it is
 // complete and on disk; a file that can't be copied stays.
 func (b *Buffer) compact() {
-	size := b.top
-	used := size - int64(b.db.Stats().FreePageN+b.db.Stats().PendingPageN)*int64(b.db.Info().PageSize)
+	size, used := b.top, b.used()
 	free, err := b.opt.freeDisk()
 	if err != nil || size < compactAbove || used*compactPart >= size || used*2+b.allocSize+b.opt.MinFreeDisk > free {
 		return
 	}
+	if err := b.copyAnew(); err != nil {
+		b.opt.Log.Warn("buffer is mostly empty and could not be made smaller", "file", b.path, "err", err)
+		return
+	}
+	b.opt.Log.Info("buffer was mostly empty and is small again", "file", b.path, "before", size, "after", b.top)
+}
+
+// used is how much of the file is not free.
+func (b *Buffer) used() int64 {
+	s := b.db.Stats()
+	return b.top - int64(s.FreePageN+s.PendingPageN)*int64(b.db.Info().PageSize)
+}
+
+// shrink makes a file fit that is larger than it may be now: the oldest records go, and the others to a new file.
+func (b *Buffer) shrink() {
+	if b.top <= b.opt.MaxSize {
+		return
+	}
+	size, more, err := b.top, true, error(nil)
+	for err == nil && more && b.used() > b.opt.MaxSize*8/10 {
+		more, err = b.makeRoom(&work{})
+	}
+	if err == nil {
+		err = b.copyAnew()
+	}
+	if err != nil {
+		b.opt.Log.Warn("buffer is larger than its max_size and could not be made smaller", "file", b.path, "size", size, "max_size", b.opt.MaxSize, "err", err)
+		return
+	}
+	b.opt.Log.Info("buffer was larger than its max_size and fits now", "file", b.path, "before", size, "after", b.top)
+}
+
+// copyAnew puts a copy of what is in use in the place of the file.
+func (b *Buffer) copyAnew() error {
 	dir, err := os.MkdirTemp(filepath.Dir(b.path), filepath.Base(b.path)+newSuffix)
 	if err == nil {
 		err = guard(func() error { return b.compactInto(filepath.Join(dir, "buffer")) })
 		err = errors.Join(err, os.RemoveAll(dir))
 	}
-	if err != nil {
-		b.opt.Log.Warn("buffer is mostly empty and could not be made smaller", "file", b.path, "err", err)
-		return
-	}
-	b.opt.Log.Info("buffer was mostly empty and is small again", "file", b.path, "before", size, "after", b.top)
+	return err
 }
 
 func (b *Buffer) compactInto(temp string) error {

@@ -2,12 +2,11 @@ package buffer
 
 import (
 	"encoding/binary"
-	"errors"
+	"math/rand/v2"
 	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 )
 
 // Loss is what a gap record says: so many records were lost where it stands. The times are those of the records; zero for damaged ones.
@@ -237,8 +236,11 @@ func (b *Buffer) joinTails() error {
 	}
 	b.layout.Lock()
 	defer b.layout.Unlock()
-	pairs := b.twinTails() // none of them can be acknowledged now
+	pairs, mark := b.twinTails(), rand.Uint64() // none of them can be acknowledged now
 	err := b.update(func(tx *bolt.Tx) error {
+		if err := putChange(tx, mark); err != nil {
+			return err
+		}
 		for i := range pairs {
 			if err := pairs[i].join(tx.Bucket(segmentsBucket)); err != nil {
 				return err
@@ -246,17 +248,22 @@ func (b *Buffer) joinTails() error {
 		}
 		return nil
 	})
-	if errors.Is(err, berrors.ErrMaxSizeReached) {
-		return nil // another time
+	settle := func() {
+		for _, t := range pairs {
+			t.settle(b)
+		}
 	}
 	if err != nil {
+		u := undecided{mark: mark, settle: settle}
+		for _, t := range pairs {
+			u.lanes = append(u.lanes, t.lane)
+		}
+		b.decideLater(u)
 		return err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, t := range pairs {
-		t.settle(b)
-	}
+	settle()
 	return nil
 }
 

@@ -21,6 +21,11 @@ func (b *Buffer) heal() error {
 		b.count.Reopened++
 		b.mu.Unlock()
 	}
+	if b.undecided != nil {
+		if err := b.decide(); err != nil {
+			return fmt.Errorf("look up what failed in buffer %s: %w", b.path, err)
+		}
+	}
 	if b.unsure != nil {
 		if err := b.updateOrDrop(&work{}, b.unsure.undo); err != nil {
 			return fmt.Errorf("undo what failed in buffer %s: %w", b.path, err)
@@ -52,6 +57,60 @@ func (b *Buffer) undoLater(l *lane, undo func(*bolt.Tx) error) {
 	b.unsure = &unsure{l, undo}
 }
 
+// undecided is a change of where records are on disk that failed, and that may be in the file all the same. It is not made again: another
+// one may be due by then. Its lanes stand still until it is known.
+type undecided struct {
+	mark   uint64 // stands in the file if the change does
+	lanes  []*lane
+	settle func() // makes memory say what the file says then; called with all locks
+}
+
+// putChange marks a transaction that changes where records are.
+func putChange(tx *bolt.Tx, mark uint64) error {
+	return tx.Bucket(metaBucket).Put(changeKey, sealed(changeKey, key(mark)))
+}
+
+// decideLater has a change that failed looked up before anything else is written, if it can be in the file. It is called with layout.
+func (b *Buffer) decideLater(u undecided) {
+	if !b.suspect {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, l := range u.lanes {
+		l.undecided = true
+	}
+	b.undecided = &u
+}
+
+// decide makes memory say what the file says, now that it is opened anew.
+func (b *Buffer) decide() error {
+	b.layout.Lock()
+	defer b.layout.Unlock()
+	u, there := b.undecided, false
+	err := b.view(func(tx *bolt.Tx) error {
+		mark, ok := unseal(changeKey, tx.Bucket(metaBucket).Get(changeKey))
+		there = ok && len(mark) == 8 && seqOf(mark) == u.mark
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if there {
+		u.settle()
+	}
+	for _, l := range u.lanes {
+		l.undecided = false
+		b.ack(l, l.confirmed)
+		l.confirmed = 0
+		signal(l.ready)
+	}
+	b.undecided = nil
+	return nil
+}
+
 func (b *Buffer) reopen() error {
 	b.onDisk.Add(1)
 	defer b.onDisk.Add(-1)
@@ -67,6 +126,9 @@ func (b *Buffer) reopen() error {
 	f, err := os.OpenFile(b.path, os.O_RDWR, 0)
 	if err != nil {
 		return err
+	}
+	if err := check(f); err != nil { // bbolt would die of it, in a goroutine of its own
+		return errors.Join(err, f.Close())
 	}
 	_ = flock(b.file, false)
 	db, err := openLimited(f, b.opt.MaxSize)

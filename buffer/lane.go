@@ -32,6 +32,9 @@ type lane struct {
 	newest uint64     // highest number of a record on disk that is no gap
 	tails  []tail     // gaps on disk with nothing behind them
 	unsure bool       // a change of what is on disk will be undone: until then, what can't be found isn't lost
+
+	undecided bool   // where its records are on disk is not known: they are not read
+	confirmed uint64 // acknowledged meanwhile
 }
 
 // share is what a lane has in a segment.
@@ -142,6 +145,9 @@ func (l *lane) segmentsAfter(seq uint64) (segs []*segment) {
 // visible merges records on disk, behind which there may be more, with what is in memory behind a number, and with events there only if they
 // don't wait for the disk.
 func (l *lane) visible(head []Record, more bool, after uint64, limit int, diskless bool) []Record {
+	if l.undecided {
+		return nil
+	}
 	first, _ := position(l.mem, after+1)
 	mem := l.mem[first:]
 	out := make([]Record, 0, min(limit, len(head)+len(mem)))
@@ -169,7 +175,7 @@ func (b *Buffer) fillHead(l *lane, limit int) error {
 	for _, r := range l.head {
 		budget -= len(r.Data)
 	}
-	if len(l.head) >= limit || l.disk <= len(l.head) || len(l.head) > 0 && budget <= 0 {
+	if l.undecided || len(l.head) >= limit || l.disk <= len(l.head) || len(l.head) > 0 && budget <= 0 {
 		b.mu.Unlock()
 		return nil
 	}
@@ -293,6 +299,10 @@ func (b *Buffer) acking(name string, do func(*lane)) {
 func (b *Buffer) ack(l *lane, upTo uint64) {
 	upTo = min(upTo, b.next-1)
 	if upTo <= l.acked {
+		return
+	}
+	if l.undecided {
+		l.confirmed = max(l.confirmed, upTo)
 		return
 	}
 	n := l.headUpTo(upTo)

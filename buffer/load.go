@@ -11,6 +11,16 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 )
 
+// found is a damaged record, with its key as it stands in its segment, and the gap that takes its place.
+type found struct {
+	segment uint64
+	key     []byte
+	seq     uint64
+	lane    uint32
+	lost    int
+	value   []byte
+}
+
 // load reads what memory keeps about the file, makes gaps of damaged records, and reserves the first block of sequence numbers.
 func (b *Buffer) load() error {
 	err := b.db.View(func(tx *bolt.Tx) error {
@@ -24,6 +34,7 @@ func (b *Buffer) load() error {
 	if err := b.db.View(b.scan); err != nil {
 		return err
 	}
+	b.shrink()
 	b.preallocate()
 	b.reserved = b.next + b.opt.block
 	err = b.update(b.firstWrite)
@@ -134,6 +145,7 @@ func (b *Buffer) noteDamaged(seg *segment, k, v []byte) {
 		seg.total--
 		return
 	}
+	b.next = max(b.next, seq+1)
 	for i := len(b.damaged) - 1; i >= 0; i-- {
 		if d := &b.damaged[i]; d.lane == l.id {
 			if d.value == nil {

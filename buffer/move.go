@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 // move is one rewriting of a run of segments into the last of them.
 type move struct {
+	mark   uint64
 	run    []*segment
 	drop   func(entry) bool
 	cause  Cause // of what is dropped
@@ -19,6 +21,7 @@ type move struct {
 	done   map[uint32]uint64 // by lane, up to where records may be gone: acked, but for what is held
 	memory map[uint32]uint64 // by lane, the oldest record that is not on disk: no gap is moved across it
 	frozen []*pending        // one that a failed commit has stored is still on the account of memory, and will be stored again
+	left   map[uint64]bool   // or deleted
 	result
 }
 
@@ -57,8 +60,8 @@ func (b *Buffer) rewrite(run []*segment, drop func(entry) bool, cause Cause) err
 func (b *Buffer) move(m *move) error {
 	b.layout.Lock()
 	defer b.layout.Unlock()
-	m.leaves = b.opt.Gaps
-	m.acked, m.done, m.memory, m.frozen = map[uint32]uint64{}, map[uint32]uint64{}, map[uint32]uint64{}, b.frozen
+	m.leaves, m.mark = b.opt.Gaps, rand.Uint64()
+	m.acked, m.done, m.memory, m.frozen, m.left = map[uint32]uint64{}, map[uint32]uint64{}, map[uint32]uint64{}, b.frozen, b.left
 	b.mu.Lock()
 	for id, l := range b.byID {
 		m.acked[id], m.done[id] = l.acked, b.position(l, nil)
@@ -68,6 +71,7 @@ func (b *Buffer) move(m *move) error {
 	}
 	b.mu.Unlock()
 	if err := b.updateWithin(b.limit(0), m.apply); err != nil {
+		b.decideLater(undecided{m.mark, b.lanesIn(m.run), func() { b.settleMove(m) }})
 		return fmt.Errorf("rewrite %d segments of buffer %s: %w", len(m.run), b.path, err)
 	}
 	b.mu.Lock()
@@ -76,7 +80,22 @@ func (b *Buffer) move(m *move) error {
 	return nil
 }
 
+// lanesIn are those with records in a run.
+func (b *Buffer) lanesIn(run []*segment) (lanes []*lane) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, l := range b.lanes {
+		if slices.ContainsFunc(l.shares, func(s *share) bool { return slices.Contains(run, s.seg) }) {
+			lanes = append(lanes, l)
+		}
+	}
+	return lanes
+}
+
 func (m *move) apply(tx *bolt.Tx) error {
+	if err := putChange(tx, m.mark); err != nil {
+		return err
+	}
 	m.result = result{open: map[uint32][]int{}, gaps: map[uint32]int{}}
 	all := tx.Bucket(segmentsBucket)
 	for _, s := range m.run {
@@ -153,7 +172,7 @@ func (m *move) sort(k, v []byte) {
 		return
 	}
 	e := entry{laneOf(v), seqOf(k), classOf(v), timeOf(v)}
-	if done, ok := m.done[e.lane]; !ok || e.seq <= done || contains(m.frozen, e.seq) {
+	if done, ok := m.done[e.lane]; !ok || e.seq <= done || contains(m.frozen, e.seq) || m.left[e.seq] {
 		return
 	}
 	switch {

@@ -32,6 +32,7 @@ var (
 	formatKey   = []byte("format")
 	reservedKey = []byte("reserved")
 	agesKey     = []byte("ages")
+	changeKey   = []byte("change") // of where records are: the last one's mark
 )
 
 func (o Options) withDefaults() (Options, error) {

@@ -109,11 +109,13 @@ type page struct {
 	flags uint16
 	count int
 	data  []byte
+	at    int64 // where that stands in the file
 }
 
 type element struct {
 	bucket     bool
 	key, value []byte
+	at         int64 // where the value stands in the file
 	child      uint64
 	from, to   int // where key and value are in the page
 }
@@ -160,7 +162,7 @@ func (p *boltFile) page(id uint64) (pg page, n uint64, err error) {
 		return page{}, 0, err
 	}
 	n = 1 + uint64(native.Uint32(data[12:]))
-	pg = parsePage(data)
+	pg = parsePage(data, at)
 	switch {
 	case native.Uint64(data) != id:
 		return page{}, 0, fmt.Errorf("page %d says that it is page %d", id, native.Uint64(data))
@@ -172,13 +174,13 @@ func (p *boltFile) page(id uint64) (pg page, n uint64, err error) {
 		if data, err = p.read(at, int64(n)*p.pageSize); err != nil {
 			return page{}, 0, err
 		}
-		pg = parsePage(data)
+		pg = parsePage(data, at)
 	}
 	return pg, n, nil
 }
 
-func parsePage(data []byte) page {
-	return page{native.Uint16(data[8:]), int(native.Uint16(data[10:])), data}
+func parsePage(data []byte, at int64) page {
+	return page{native.Uint16(data[8:]), int(native.Uint16(data[10:])), data, at}
 }
 
 // element is one entry of the page; false if it can't be one.
@@ -204,7 +206,7 @@ func (pg page) element(i int) (e element, ok bool) {
 		return e, false
 	}
 	e.key, e.value = head[pos:][:ksize], head[pos+ksize:][:vsize]
-	e.from, e.to = at+int(pos), at+int(pos+ksize+vsize)
+	e.from, e.to, e.at = at+int(pos), at+int(pos+ksize+vsize), pg.at+int64(at)+int64(pos+ksize)
 	return e, true
 }
 
@@ -222,7 +224,7 @@ func (e element) inline() (page, bool) {
 	if len(e.value) < bucketHeader+pageHeader {
 		return page{}, false
 	}
-	pg := parsePage(e.value[bucketHeader:])
+	pg := parsePage(e.value[bucketHeader:], e.at+bucketHeader)
 	return pg, pg.flags == leafPage
 }
 
@@ -242,7 +244,7 @@ type walker struct {
 	*boltFile
 	seen   []uint64                                // a bit for each page that belongs to something
 	done   []uint64                                // a bit for each page whose entries were visited
-	visit  func(path []string, key, value []byte)  // may be nil
+	visit  func(path []string, e element)          // may be nil
 	damage func(t tree, id uint64, err error) bool // false: go no further
 	stop   bool
 }
@@ -327,7 +329,7 @@ func (w *walker) entries(t tree, id uint64, pg page, depth int) {
 		case e.bucket:
 			w.bucket(t, id, last, e, depth)
 		case w.visit != nil:
-			w.visit(t.path, e.key, e.value)
+			w.visit(t.path, e)
 		}
 		last = e.key
 	}

@@ -132,7 +132,9 @@ func (b *Buffer) need(w *work) int64 {
 // anything was left to free.
 func (b *Buffer) makeRoom(w *work) (bool, error) {
 	if run := b.wasteful(); run != nil {
-		return true, b.rewrite(run, dropNothing, "")
+		if err := b.rewrite(run, dropNothing, ""); !errors.Is(err, berrors.ErrMaxSizeReached) {
+			return true, err
+		}
 	}
 	cause := CauseFull
 	if b.limit(b.opt.MinFreeDisk) < b.opt.MaxSize {
@@ -142,27 +144,27 @@ func (b *Buffer) makeRoom(w *work) (bool, error) {
 		return true, nil
 	}
 	if run := b.oldestWith(Attributes); run != nil {
-		return true, b.dropAttributesOf(b.withGaps(run), cause)
+		err := b.dropOf(run, dropAttributes, cause)
+		if errors.Is(err, berrors.ErrMaxSizeReached) {
+			err = b.rewrite(run, dropEverything, cause)
+		}
+		return true, err
 	}
 	if b.dropFromBatch(w, Attributes, cause) {
 		return true, nil
 	}
 	if run := b.oldestWith(Event); run != nil {
-		return true, b.rewrite(b.withGaps(run), dropEverything, cause)
+		return true, b.dropOf(run, dropEverything, cause)
 	}
 	return b.dropFromBatch(w, Event, cause), nil
 }
 
-// dropAttributesOf drops a segment's attributes. Where there is no room to write its events anew, it deletes as many attributes as
-// what is kept back allows.
-func (b *Buffer) dropAttributesOf(run []*segment, cause Cause) error {
-	err := b.rewrite(run, dropAttributes, cause)
+// dropOf drops records of a run. Where there is no room to write anew what stays, it only deletes, and as many as what is kept back allows.
+func (b *Buffer) dropOf(run []*segment, drop func(entry) bool, cause Cause) error {
+	err := b.rewrite(b.withGaps(run), drop, cause)
 	if errors.Is(err, berrors.ErrMaxSizeReached) {
 		few := b.opt.MaxSize / 20 / int64(b.db.Info().PageSize) / 4
-		err = b.move(&move{run: run[len(run)-1:], drop: dropAttributes, cause: cause, prune: int(max(1, few))})
-	}
-	if errors.Is(err, berrors.ErrMaxSizeReached) {
-		err = b.rewrite(run[len(run)-1:], dropEverything, cause)
+		err = b.move(&move{run: run[len(run)-1:], drop: drop, cause: cause, prune: int(max(1, few))})
 	}
 	return err
 }
@@ -191,7 +193,16 @@ func (b *Buffer) dropFromBatch(w *work, class Class, cause Cause) bool {
 		}
 	}
 	if dropped {
-		w.batch = slices.DeleteFunc(slices.Clone(w.batch), func(p *pending) bool { return p.gone })
+		w.batch = slices.DeleteFunc(slices.Clone(w.batch), func(p *pending) bool {
+			if p.gone {
+				if b.left == nil {
+					b.left = map[uint64]bool{}
+				}
+				b.left[p.seq] = true
+			}
+			return p.gone
+		})
+		w.left = b.left
 		b.frozen = w.batch
 	}
 	return dropped

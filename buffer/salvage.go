@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 type salvage struct {
 	file       *boltFile
 	lanes      map[uint32]laneMark
-	records    []found
+	records    []salvaged
 	quarantine map[uint64][]byte
 	state      map[[2]string]stateValue
 	reserved   uint64
@@ -37,16 +38,14 @@ type laneMark struct {
 	acked uint64
 }
 
-// found is a record, or the gap that stands for lost ones.
-type found struct {
+// salvaged is where a record stands in the file, or a gap for lost ones. There may be millions.
+type salvaged struct {
 	seq   uint64
+	at    int64 // of its value
+	size  uint32
 	lane  uint32
+	lost  int32 // 0: a record
 	class Class
-	lost  int // 0: a record
-	value []byte
-
-	segment uint64 // of a damaged record, with its key as it stands there
-	key     []byte
 }
 
 // hole is a range of numbers of which a page was damaged.
@@ -111,7 +110,7 @@ func (s *salvage) readLeaf(pg page, depth int) {
 			continue
 		}
 		if !e.bucket {
-			s.visit(nil, e.key, e.value)
+			s.visit(nil, e)
 		} else if inner, ok := e.inline(); ok && native.Uint64(e.value) == 0 && depth < 2 {
 			s.readLeaf(inner, depth+1)
 		}
@@ -119,11 +118,12 @@ func (s *salvage) readLeaf(pg page, depth int) {
 }
 
 // visit takes an entry for what its checksum says that it is. path is not known for orphans.
-func (s *salvage) visit(path []string, k, v []byte) {
+func (s *salvage) visit(path []string, e element) {
+	k, v := e.key, e.value
 	switch {
 	case len(k) == 8 && intact(k, v):
 		if !s.orphan || s.inHole(seqOf(k)) {
-			s.records = append(s.records, found{seq: seqOf(k), lane: laneOf(v), class: classOf(v), value: slices.Clone(v)})
+			s.records = append(s.records, salvaged{seq: seqOf(k), at: e.at, size: uint32(len(v)), lane: laneOf(v), class: classOf(v)})
 		}
 	case s.visitSmall(k, v):
 	case len(path) == 2 && path[0] == string(segmentsBucket) && len(k) == 8:
@@ -131,7 +131,7 @@ func (s *salvage) visit(path []string, k, v []byte) {
 		if len(v) >= headerSize {
 			lane = laneOf(v)
 		}
-		s.records = append(s.records, found{seq: seqOf(k), lane: lane, lost: 1})
+		s.records = append(s.records, salvaged{seq: seqOf(k), lane: lane, lost: 1})
 	case len(path) == 1 && path[0] != string(metaBucket), len(path) == 2:
 		s.holes = append(s.holes, hole{0, 1<<64 - 1}) // a lane or a value of the state: an older one may be left
 	}
@@ -171,8 +171,9 @@ func (s *salvage) inHole(seq uint64) bool {
 
 // settle leaves each record once and in order, without those that are done, and counts what is missing.
 func (s *salvage) settle() {
-	slices.SortStableFunc(s.records, func(a, b found) int { return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.lost, b.lost)) })
-	s.records = slices.CompactFunc(s.records, func(a, b found) bool { return a.seq == b.seq })
+	order := func(a, b salvaged) int { return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.lost, b.lost)) }
+	slices.SortStableFunc(s.records, order)
+	s.records = slices.CompactFunc(s.records, func(a, b salvaged) bool { return a.seq == b.seq })
 	s.fillHoles()
 	known := s.records[:0]
 	for _, r := range s.records {
@@ -181,8 +182,9 @@ func (s *salvage) settle() {
 		switch {
 		case aside || ok && r.seq <= l.acked:
 		case r.lost > 0 || !ok:
-			s.lost += max(1, r.lost)
-			known = append(known, found{seq: r.seq, lane: r.lane, lost: max(1, r.lost)})
+			r.lost = max(1, r.lost)
+			s.lost += int(r.lost)
+			known = append(known, r)
 		default:
 			known = append(known, r)
 		}
@@ -193,25 +195,25 @@ func (s *salvage) settle() {
 // fillHoles counts the numbers that are missing in a damaged page. Numbers that never were on disk, because they had been acknowledged
 // before, can't be told from lost ones and are counted too.
 func (s *salvage) fillHoles() {
-	var missing []found
+	var missing []salvaged
 	for _, h := range s.holes {
 		if h.hi-h.lo > 1<<segmentBits {
 			continue // of a page above the segments: its records have been found elsewhere
 		}
-		at, _ := slices.BinarySearchFunc(s.records, h.lo, func(r found, seq uint64) int { return cmp.Compare(r.seq, seq) })
+		at, _ := slices.BinarySearchFunc(s.records, h.lo, func(r salvaged, seq uint64) int { return cmp.Compare(r.seq, seq) })
 		n, last := int(h.hi-h.lo), h.lo
 		for ; at < len(s.records) && s.records[at].seq < h.hi; at++ {
 			n--
 			last = s.records[at].seq + 1
 		}
 		if last = min(last, h.hi-1); n > 0 && (at == 0 || s.records[at-1].seq != last) {
-			missing = append(missing, found{seq: last, lost: n})
+			missing = append(missing, salvaged{seq: last, lost: int32(n)})
 		} else if n > 0 {
 			s.lost += n
 		}
 	}
 	s.records = append(s.records, missing...)
-	slices.SortStableFunc(s.records, func(a, b found) int { return cmp.Compare(a.seq, b.seq) })
+	slices.SortStableFunc(s.records, func(a, b salvaged) int { return cmp.Compare(a.seq, b.seq) })
 }
 
 // writeGaps makes gap records of what is lost. A damaged record's lane is believed if there is one of that number; else the gap goes to
@@ -248,7 +250,7 @@ func (s *salvage) writeGaps(on bool) {
 	}
 	for i, r := range out {
 		if r.lost > 0 {
-			out[i].class, out[i].value = Gap, Loss{Cause: CauseCorrupt, Records: r.lost}.value(r.seq, r.lane)
+			out[i].class = Gap
 			s.gaps++
 		}
 	}
@@ -268,12 +270,20 @@ func (s *salvage) write(db *bolt.DB) error {
 	if err != nil {
 		return err
 	}
+	db.NoSync = true // it is no buffer yet
+	err = s.writeAll(db)
+	db.NoSync = false
+	return errors.Join(err, db.Sync())
+}
+
+func (s *salvage) writeAll(db *bolt.DB) error {
 	for rest := s.records; len(rest) > 0; {
-		n := 0
-		for n < len(rest) && n < 8<<segmentBits && (n == 0 || rest[n].seq>>segmentBits-rest[0].seq>>segmentBits < 8) {
+		n, size := 0, uint32(0)
+		for n < len(rest) && size < 1<<20 && (n == 0 || rest[n].seq>>segmentBits-rest[0].seq>>segmentBits < 8) {
+			size += rest[n].size + headerSize
 			n++
 		}
-		if err := db.Update(func(tx *bolt.Tx) error { return writeRecords(tx, rest[:n]) }); err != nil {
+		if err := db.Update(func(tx *bolt.Tx) error { return s.writeRecords(tx, rest[:n]) }); err != nil {
 			return err
 		}
 		rest = rest[n:]
@@ -282,7 +292,20 @@ func (s *salvage) write(db *bolt.DB) error {
 	return nil
 }
 
-func writeRecords(tx *bolt.Tx, records []found) error {
+// value is what is to be written: the record, read once more, or a gap.
+func (s *salvage) value(r *salvaged) []byte {
+	if r.lost == 0 {
+		v, err := s.file.read(r.at, int64(r.size))
+		if err == nil && intact(key(r.seq), v) {
+			return slices.Clone(v)
+		}
+		s.lost++ // by a disk that fails now
+		s.gaps++
+	}
+	return Loss{Cause: CauseCorrupt, Records: int(max(1, r.lost))}.value(r.seq, r.lane)
+}
+
+func (s *salvage) writeRecords(tx *bolt.Tx, records []salvaged) error {
 	var bucket *bolt.Bucket
 	open := ^uint64(0)
 	for _, r := range records {
@@ -293,7 +316,7 @@ func writeRecords(tx *bolt.Tx, records []found) error {
 			}
 			open = id
 		}
-		if err := bucket.Put(key(r.seq), r.value); err != nil {
+		if err := bucket.Put(key(r.seq), s.value(&r)); err != nil {
 			return err
 		}
 	}
@@ -326,6 +349,7 @@ const keptAside = 3
 
 // replace puts a new file in the place of one that can't be used, with what can be read of it, and sets the old one aside.
 func (b *Buffer) replace(f *os.File, reason error) error {
+	defer debug.SetGCPercent(debug.SetGCPercent(20)) // what is read of a large file is large, and no garbage
 	b.aside = SetAside{Err: reason, File: asideName(b.path, time.Now())}
 	s := &salvage{}
 	if errors.Is(reason, ErrDamaged) {

@@ -106,6 +106,13 @@ func TestWhatThePlatformGetsBesideValues(t *testing.T) {
 	}
 	eventually(t, "the values", holds(user, "d_setpoint=20", "d_flow=1", `d_bad_points=""`, "d_online=true"))
 	eventually(t, "the question of the first connect", asked(1))
+	said := -1
+	eventually(t, "a silence, after what follows from the answer", func() bool {
+		before := said
+		time.Sleep(10 * poll)
+		said = len(tw.Received(user))
+		return said == before
+	})
 
 	// Somebody else makes the platform believe that the setpoint is 33. It is told
 	// the truth at the next connect, and not before.
