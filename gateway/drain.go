@@ -23,12 +23,9 @@ type LaneSnapshot struct {
 
 // show copies what others may see of a lane.
 func (l *lane) show(now time.Time) LaneSnapshot {
-	s := LaneSnapshot{Name: l.name, User: l.user, Kind: l.kind, Waiting: l.buffer.Len(l.name), Pace: l.bucket.interval()}
+	s := LaneSnapshot{Name: l.name, User: l.user, Kind: l.kind, Waiting: l.buffer.Len(l.name), Pace: l.bucket.interval(), Mode: l.mode()}
 	if l.kind == ReportRecord && l.account.backlog != stream {
 		s.Waiting += l.buffer.Len(historyLane(l.user)) // what a backlog of that kind has left goes out first
-	}
-	if u, ok := l.uplink.(interface{ Mode(RecordKind) string }); ok {
-		s.Mode = u.Mode(l.kind)
 	}
 	if stored, err := l.buffer.Peek(l.name, 1); err == nil && len(stored) > 0 {
 		if r, err := ParseRecord(stored[0].Data); err == nil {

@@ -47,6 +47,11 @@ func (p *pace) next(sent time.Time, interval time.Duration) time.Duration {
 
 // tooFast notes that the cloud ignored a message that was sent at a time.
 func (p *pace) tooFast(sent time.Time, probe bool) {
+	if p.stored.IsZero() { // when the process before has sent its last is not known
+		p.slower = min(slowest, 2*max(p.slower, p.interval, retryAtLeast))
+		p.shrunk, p.probed, p.probing = sent, sent, false
+		return
+	}
 	gap := min(sent.Sub(p.stored), slowest)
 	p.refused = max(p.refused, gap)
 	p.shrunk, p.probed, p.probing = sent, sent, false

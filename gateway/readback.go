@@ -13,7 +13,7 @@ import (
 // these attributes are left out of what is still to be sent.
 func (g *Gateway) readBack(d *Device, r Record) {
 	a := g.account(d.User)
-	behind := a != nil && g.config.Buffer.Len(a.user) > 0
+	behind := a != nil && a.waits()
 	seq := g.storeFor(d.User, r)
 	if a == nil {
 		return
@@ -28,6 +28,12 @@ func (g *Gateway) readBack(d *Device, r Record) {
 		wake(a.wake)
 		a.keepWritten()
 	}
+}
+
+// waits tells whether reports wait, also those of another backlog that go out
+// first.
+func (a *account) waits() bool {
+	return a.buffer.Len(a.user) > 0 || a.backlog != stream && a.buffer.Len(historyLane(a.user)) > 0
 }
 
 // writtenKey is where written is kept beside the states of devices: no device

@@ -10,7 +10,11 @@ const (
 	silences = 10 // times that a message stays unanswered, the later half by itself, until the next one is sent as a probe
 )
 
-const othersAreAnswered = "the platform answers others, but not this one"
+// Reasons to put a record aside.
+const (
+	othersAreAnswered = "the platform answers others, but not this one"
+	endsConnections   = "in flight at several lost connections in a row"
+)
 
 // doubt is what speaks against the first record of a lane. A record that can
 // never be confirmed must not block the ones behind it, and a silent platform or
@@ -51,7 +55,12 @@ func (l *lane) refuse(m message, reason string) {
 		l.putAside(m.first, reason)
 		return
 	}
-	if l.dissection = newDissection(m.last, m.record, reason); len(l.dissection.parts) == 0 {
+	l.dissect(m.last, m.record, reason)
+}
+
+// dissect takes a refused report apart; seq is its number in the lane, or 0.
+func (l *lane) dissect(seq uint64, r Record, reason string) {
+	if l.dissection = newDissection(seq, r, reason); len(l.dissection.parts) == 0 {
 		l.settle()
 	}
 }
@@ -65,7 +74,7 @@ func (l *lane) lost(m message) {
 	l.doubt.lost++
 	switch {
 	case l.doubt.lost >= 2*losses:
-		l.putMessageAside(m, "in flight at several lost connections in a row")
+		l.putMessageAside(m, endsConnections)
 	case l.doubt.lost >= losses:
 		l.alone = max(l.alone, m.last)
 	default:
@@ -145,7 +154,7 @@ func (l *lane) putAside(seq uint64, reason string) bool {
 // those that are refused again are halved, until the refused attributes stand
 // alone. Only these go to quarantine; the rest has been delivered.
 type dissection struct {
-	seq    uint64   // of the report
+	seq    uint64   // of the report; 0 if it is none of the lane's
 	parts  []Record // still to be sent
 	poison Record   // the attributes that were refused
 	reason string
@@ -179,6 +188,10 @@ func (l *lane) settle() {
 	if len(d.poison.Values) > 0 {
 		seq := l.restore(&d.poison)
 		l.quarantine(seq, d.reason)
+	}
+	if d.seq == 0 { // it went ahead
+		l.forward = doubt{}
+		return
 	}
 	l.buffer.Ack(l.name, d.seq)
 	l.release()

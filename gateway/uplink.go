@@ -208,7 +208,7 @@ func (l *lane) take(ctx context.Context) []message {
 	switch {
 	case l.dissection != nil:
 		return []message{{record: l.dissection.parts[0]}}
-	case l.again != nil:
+	case l.again != nil && !l.outdated(l.again):
 		return []message{*l.again}
 	case l.kind != ReportRecord:
 		return l.takeInOrder()
@@ -218,6 +218,16 @@ func (l *lane) take(ctx context.Context) []message {
 		return []message{{record: r, merged: 1, ahead: true}}
 	}
 	return l.takeReports(ctx)
+}
+
+// outdated tells whether something was written since a message was made, and
+// forgets that it was to go out again then.
+func (l *lane) outdated(m *message) bool {
+	if l.kind != ReportRecord || l.account.strip([]Record{m.record}, []buffer.Record{{Seq: m.last}}) == 0 {
+		return false
+	}
+	l.again = nil
+	return true
 }
 
 // reports are the oldest reports, without what was written since.
@@ -273,9 +283,26 @@ func (l *lane) takeReports(ctx context.Context) []message {
 	case l.account.backlog == latest && (l.held != nil || l.behind(records[0].Time)):
 		return l.takeLatest(ctx)
 	case slot == 0:
-		return single(l.reports(batch))
+		return single(l.reports(l.bunch()))
 	}
 	return l.takeSlot(ctx, slot)
+}
+
+// bunch is how many records are handed over at once. Where each one waits for its
+// answer, what is to go out ahead would wait for all of them.
+func (l *lane) bunch() int {
+	if mode := l.mode(); mode != "" && mode != "puback" {
+		return 1
+	}
+	return batch
+}
+
+// mode is what counts as delivered; "" where the uplink doesn't say.
+func (l *lane) mode() string {
+	if u, ok := l.uplink.(interface{ Mode(RecordKind) string }); ok {
+		return u.Mode(l.kind)
+	}
+	return ""
 }
 
 // takeSlot makes one message of the reports of a slot.
@@ -321,18 +348,22 @@ func (l *lane) takeInOrder() []message {
 	return single(records, stored)
 }
 
-// probe is a record, sent ahead of those before it.
-func (l *lane) probe(before int) []message {
-	records, stored := l.peek(before + 1)
+// probe is the first record behind some others that has anything to send; where
+// there is none, the first one of all.
+func (l *lane) probe(behind int) []message {
+	records, stored := l.peek(batchFew)
 	if l.kind == ReportRecord {
 		l.strip(records, stored)
 	}
-	if len(records) <= before {
-		return nil // dropped meanwhile
+	for i := behind; i < len(records); i++ {
+		if l.kind == ReportRecord && len(records[i].Values) == 0 {
+			continue
+		}
+		m := single(records[i:i+1], stored[i:i+1])
+		m[0].probe = true
+		return m
 	}
-	m := single(records[before:], stored[before:])
-	m[0].probe = true
-	return m
+	return single(records[:min(1, len(records))], stored)
 }
 
 // single gives each record as a message.
@@ -410,7 +441,9 @@ func (l *lane) confirmed(messages []message, t ticket) {
 	}
 	l.bucket.taken(t)
 	l.stats.LastConfirmed.Store(time.Now().UnixNano())
-	l.muted()
+	if len(messages[0].record.Values) > 0 { // else there was nothing to answer
+		l.muted()
+	}
 	if l.dissection != nil {
 		if l.dissection.parts = l.dissection.parts[1:]; len(l.dissection.parts) == 0 {
 			l.settle()
@@ -469,17 +502,25 @@ func (l *lane) failed(m message, t ticket, err error) {
 	l.next = time.Now().Add(jitter(wait))
 }
 
-// failedAhead keeps what was to go out ahead for another time. What the cloud
-// refuses, or what connections end with again and again, goes the way of all
-// reports; what is never answered waits for another message to be.
+// failedAhead keeps what was to go out ahead for another time, and what is newer
+// by then with it. What the cloud refuses again and again is taken apart, what
+// connections end with put aside; what is never answered waits for another message
+// to be.
 func (l *lane) failedAhead(m message, t ticket, err error) (wait time.Duration) {
 	var refusal *Refusal
 	before := l.forward
 	l.forward = doubt{}
 	switch {
-	case errors.As(err, &refusal), errors.Is(err, ErrLost) && before.lost+1 >= losses:
-		l.restore(&m.record)
+	case errors.As(err, &refusal) && before.refused+1 >= refusals:
+		l.dissect(0, m.record, refusal.Error())
 		return refusedWait
+	case errors.As(err, &refusal):
+		l.forward.refused = before.refused + 1
+		l.account.putBack(m.record)
+		return refusedWait
+	case errors.Is(err, ErrLost) && before.lost+1 >= 2*losses:
+		l.quarantine(l.restore(&m.record), endsConnections)
+		return retryAtLeast
 	case errors.Is(err, ErrLost):
 		l.forward.lost = before.lost + 1
 	case errors.Is(err, ErrTooFast):

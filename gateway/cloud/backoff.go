@@ -12,7 +12,6 @@ const (
 	delayQuick   = 3 * time.Second
 	delayLongest = time.Minute
 	quickFor     = 10 * time.Minute
-	steadyAfter  = 10 * time.Second // a connection that lived shorter did not end the outage
 )
 
 // backoff gives the delays between the attempts of one outage.

@@ -55,9 +55,20 @@ func TestOutageIsSaidOncePerCause(t *testing.T) {
 			t.Errorf("note %d is %v, %v", i, down, news)
 		}
 	}
-	if down, said := o.end(start.Add(time.Minute)); down != time.Minute || !said {
-		t.Errorf("end is %v, %v", down, said)
+	if down, said, news := o.connected(start.Add(time.Minute)); down != time.Minute || !said || !news {
+		t.Errorf("the connection is %v, %v, %v", down, said, news)
 	}
+	if _, news := o.note(start.Add(time.Minute), errors.New("EOF")); news {
+		t.Error("a connection that doesn't last ends the outage")
+	}
+	if _, _, news := o.connected(start.Add(2 * time.Minute)); news {
+		t.Error("each connection that doesn't last is told of")
+	}
+	o.note(start.Add(2*time.Minute), errors.New("another"))
+	if _, _, news := o.connected(start.Add(3 * time.Minute)); !news {
+		t.Error("the last that is said is that there is no connection")
+	}
+	o.begin(start)
 	if _, news := o.note(start, errors.New("EOF")); !news {
 		t.Error("the next outage is silent")
 	}

@@ -34,6 +34,7 @@ type confirmation struct {
 
 	mu       sync.Mutex
 	seen     bool      // an answer, and they have not stopped since
+	told     bool      // that there are some that can't be read
 	silences int       // messages without one
 	since    time.Time // of the first of them
 }
@@ -65,6 +66,16 @@ func (c *confirmation) heard() {
 		c.log.Info("the platform answers: messages count as delivered when it says so", "topic", c.topic)
 	}
 	c.seen, c.silences = true, 0
+}
+
+// unreadable notes an answer that says nothing: its message has none.
+func (c *confirmation) unreadable(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.told {
+		c.told = true
+		c.log.Warn("what the platform answers can't be read, and confirms nothing", "topic", c.topic, "error", err)
+	}
 }
 
 // change tells that answers begin or end, from a goroutine of its own: nobody

@@ -32,7 +32,7 @@ type downlinks struct {
 	waiting chan arrival
 	bytes   atomic.Int64 // of what waits
 	dropped atomic.Uint64
-	stalled atomic.Int64 // when a message was last read from a line that was stalled, ns of wall time
+	stalled atomic.Pointer[time.Time] // when a message was last read from a line that was stalled; nil: never
 }
 
 func newDownlinks() *downlinks { return &downlinks{waiting: make(chan arrival, mostWaiting)} }
@@ -54,7 +54,9 @@ func (d *downlinks) subscriptions(user string, streams []string) []subscription 
 // put queues a message, or counts it as dropped.
 func (d *downlinks) put(a arrival) {
 	a.at, a.size = time.Now(), len(a.payload)
-	a.stalled = a.at.UnixNano()-d.stalled.Load() < int64(stallEcho)
+	if stalled := d.stalled.Load(); stalled != nil {
+		a.stalled = a.at.Sub(*stalled) < stallEcho // by the monotonic clock
+	}
 	if a.size > maxDownlink {
 		a.payload = nil
 	}

@@ -10,7 +10,7 @@ import (
 // to delayed, if that is set.
 func (s *Session) Hurry(delayed func(refused bool)) *Session {
 	s.limits.attempt, s.limits.attemptTLS = 3*time.Second, 3*time.Second
-	s.limits.write, s.limits.puback = time.Second, time.Second
+	s.limits.write, s.limits.puback, s.limits.steady = time.Second, time.Second, time.Millisecond
 	s.limits.delay = func(_ *backoff, _ time.Duration, refused bool) time.Duration {
 		if delayed != nil {
 			delayed(refused)

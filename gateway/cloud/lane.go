@@ -36,6 +36,7 @@ type lane struct {
 	mu      sync.Mutex
 	current *message        // in flight, waiting for its answer
 	owed    int             // answers that may still come
+	unsaid  int             // messages whose PUBACK is waited for
 	quiet   time.Time       // when none can come any more
 	asked   *gateway.Record // all of them are to copies of this one; nil: they are not
 }
@@ -58,7 +59,7 @@ type packet struct {
 func (n *lane) send(ctx context.Context, l *link, p packet, of *gateway.Record, wait bool) (*message, error) {
 	m := &message{topic: p.topic, payload: p.payload, link: l, sent: make(chan struct{})}
 	n.mu.Lock()
-	if n.unacked == nil && !time.Now().Before(n.quiet) {
+	if n.unacked == nil && n.unsaid == 0 && !time.Now().Before(n.quiet) {
 		n.owed = 0
 	}
 	if n.owed == 0 {
@@ -67,12 +68,14 @@ func (n *lane) send(ctx context.Context, l *link, p packet, of *gateway.Record, 
 		n.asked = nil
 	}
 	n.owed++
+	n.unsaid++
 	if wait {
 		n.current = m
 	}
 	n.mu.Unlock()
 	err := l.hand(ctx, m)
 	if err != nil {
+		n.said(1)
 		n.expectLess()
 		return m, err
 	}
@@ -83,6 +86,7 @@ func (n *lane) send(ctx context.Context, l *link, p packet, of *gateway.Record, 
 // acked waits for the PUBACK of a message; the time of its answer runs from there.
 func (n *lane) acked(ctx context.Context, l *link, m *message) error {
 	err := l.acked(ctx, m)
+	defer n.said(1)
 	switch {
 	case err == nil:
 		n.quieten(time.Now())
@@ -92,6 +96,20 @@ func (n *lane) acked(ctx context.Context, l *link, m *message) error {
 		n.unacked = m
 	}
 	return err
+}
+
+// said notes that the PUBACKs of messages have come, or are not waited for any more.
+func (n *lane) said(messages int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.unsaid -= messages
+}
+
+// giveUp waits for no PUBACK any more.
+func (n *lane) giveUp() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.unsaid = 0
 }
 
 func (n *lane) expectLess() {
@@ -148,10 +166,12 @@ func (n *lane) settle(ctx context.Context, l *link) error {
 }
 
 // hear takes an answer. One that comes before its message's PUBACK is ignored,
-// one that may be an earlier message's only counts.
+// one that may be an earlier message's, or can't be read, only counts.
 func (n *lane) hear(a answer) {
 	if a.err == nil {
 		n.confirm.heard()
+	} else {
+		n.confirm.unreadable(a.err)
 	}
 	n.mu.Lock()
 	m := n.current
@@ -175,7 +195,7 @@ func (n *lane) hear(a answer) {
 	} else if n.asked == nil {
 		return
 	}
-	if n.current != nil && n.current == m {
+	if n.current != nil && n.current == m && a.err == nil {
 		tell(n.answers, a)
 	}
 }

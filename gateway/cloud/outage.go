@@ -14,6 +14,7 @@ type outage struct {
 	since  time.Time
 	down   bool
 	causes map[string]bool // that were said
+	told   bool            // that there is a connection, since the last of them
 }
 
 func (o *outage) begin(now time.Time) { *o = outage{since: now, down: true} }
@@ -28,16 +29,17 @@ func (o *outage) note(now time.Time, err error) (down time.Duration, news bool) 
 		o.causes = map[string]bool{}
 	}
 	c := cause(err)
-	news = !o.causes[c]
-	o.causes[c] = true
+	if news = !o.causes[c]; news {
+		o.causes[c], o.told = true, false
+	}
 	return now.Sub(o.since), news
 }
 
-// end ends the outage: how long it was, and whether anything was said of it.
-func (o *outage) end(now time.Time) (down time.Duration, said bool) {
-	down, said = now.Sub(o.since).Round(100*time.Millisecond), len(o.causes) > 0
-	*o = outage{}
-	return down, said
+// connected tells how long the outage was, whether anything was said of it, and
+// whether the connection is news: the outage only ends when one lasts.
+func (o *outage) connected(now time.Time) (down time.Duration, said, news bool) {
+	news, o.told = !o.told, true
+	return now.Sub(o.since).Round(100 * time.Millisecond), len(o.causes) > 0, news
 }
 
 // cause is the error without what differs from one attempt to the next: the

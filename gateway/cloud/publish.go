@@ -122,25 +122,39 @@ func (s *Session) single(ctx context.Context, l *link, lane *lane, r gateway.Rec
 	if len(packets) > 1 {
 		whole = nil
 	}
-	for i, p := range packets {
-		if err := s.breathe(ctx, i); err != nil {
-			return 0, err
-		}
+	for i, pause := 0, s.pace; i < len(packets); {
 		gateway.Turn(ctx)
-		if err := lane.ask(ctx, l, p, whole); err != nil {
+		err := lane.ask(ctx, l, packets[i], whole)
+		switch {
+		case i > 0 && errors.Is(err, gateway.ErrTooFast): // only this one again: the others are stored
+			pause = min(2*max(pause, leastPause), mostPause)
+		case err != nil:
 			return 0, err
+		default:
+			i++
+		}
+		if len(packets) > 1 { // after the last one, too: who sends next knows of the first
+			if err := breathe(ctx, pause); err != nil && i < len(packets) {
+				return 0, err
+			}
 		}
 	}
 	lane.late = late
 	return 1, nil
 }
 
+// Between the messages of one large record.
+const (
+	leastPause = 100 * time.Millisecond
+	mostPause  = time.Minute
+)
+
 // breathe keeps the messages of one large record apart, as reports have to be.
-func (s *Session) breathe(ctx context.Context, part int) error {
-	if part == 0 || s.pace <= 0 {
+func breathe(ctx context.Context, pause time.Duration) error {
+	if pause <= 0 {
 		return nil
 	}
-	return gateway.Sleep(ctx, s.pace)
+	return gateway.Sleep(ctx, pause)
 }
 
 // flight is a record on its way: confirmed when its last message is.
@@ -182,6 +196,7 @@ func (s *Session) stream(ctx context.Context, l *link, lane *lane, records []gat
 		for _, m := range flying[0].messages {
 			if err := lane.acked(ctx, l, m); err != nil {
 				lane.unacked = newest(flying)
+				lane.giveUp()
 				return confirmed, lost(err)
 			}
 		}
@@ -200,8 +215,10 @@ func (s *Session) launch(ctx context.Context, l *link, lane *lane, r gateway.Rec
 	packets, late, err := s.encode(&r, afterLate)
 	f := flight{late: late}
 	for i := 0; err == nil && i < len(packets); i++ {
-		if err = s.breathe(ctx, i); err != nil {
-			break
+		if i > 0 {
+			if err = breathe(ctx, s.pace); err != nil {
+				break
+			}
 		}
 		var m *message
 		if m, err = lane.send(ctx, l, packets[i], nil, false); err == nil {

@@ -85,21 +85,21 @@ func TestLateAnswerIsNotTakenForTheNext(t *testing.T) {
 	}
 }
 
+// TestUnreadableAnswerConfirmsNothing: it is no answer, and that is said once.
 func TestUnreadableAnswerConfirmsNothing(t *testing.T) {
 	tw := startTwin(t, twin.Options{})
-	s, _ := run(t, settings(tw.URL(), "response", nil), nil)
+	s, book := run(t, settings(tw.URL(), "response", func(c *cloud.Config) { c.Cloud.ConfirmTimeout = 500 * time.Millisecond }), nil)
 	result := make(chan error)
 	go func() { _, err := s.Publish(t.Context(), numbered(0, 1)); result <- err }()
 	eventually(t, "the report arrives", func() bool { return len(tw.Received(user)) == 1 })
-	// Sent until one comes after the PUBACK, which the test cannot see.
 	for {
 		if err := tw.Send("attributes_response/plant1", []byte(`stored!`)); err != nil {
 			t.Fatal(err)
 		}
 		select {
 		case err := <-result:
-			if err == nil || !strings.Contains(err.Error(), `answer "stored!" is no JSON object`) {
-				t.Errorf("error is %v", err)
+			if !errors.Is(err, gateway.ErrUnanswered) || strings.Count(book.String(), `answer \"stored!\" is no JSON object`) != 1 {
+				t.Errorf("error is %v, the log says\n%s", err, book)
 			}
 			return
 		case <-time.After(10 * time.Millisecond):

@@ -65,12 +65,13 @@ type limits struct {
 	write               time.Duration // for one packet
 	puback              time.Duration // for the acknowledgement of one packet
 	end                 time.Duration // for the goodbye
+	steady              time.Duration // a connection that lived shorter did not end the outage
 	delay               func(b *backoff, down time.Duration, refused bool) time.Duration
 }
 
 var standard = limits{
 	attempt: 4 * time.Second, attemptTLS: 8 * time.Second, write: 10 * time.Second,
-	puback: time.Minute, end: 250 * time.Millisecond, delay: (*backoff).next,
+	puback: time.Minute, end: 250 * time.Millisecond, steady: 10 * time.Second, delay: (*backoff).next,
 }
 
 // New makes a session; Run brings it to life. An error means that no connection
@@ -156,10 +157,11 @@ func (s *Session) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if up >= steadyAfter {
+		steady := up > 0 && up >= s.limits.steady
+		if steady {
 			b = backoff{}
 		}
-		down := s.failed(err)
+		down := s.failed(err, steady)
 		if gateway.Sleep(ctx, s.limits.delay(&b, down, refused(err))) != nil {
 			return
 		}
@@ -203,10 +205,13 @@ func (s *Session) offer(l *link) {
 	s.current, s.lastErr = l, nil
 	close(s.up)
 	attrs := []any{"broker", s.broker.Redacted()}
-	if down, said := s.outage.end(l.since); said {
+	down, said, news := s.outage.connected(l.since)
+	if said {
 		attrs = append(attrs, "down", down)
 	}
-	s.log.Info("connected to the cloud", attrs...)
+	if news {
+		s.log.Info("connected to the cloud", attrs...)
+	}
 }
 
 // forget takes the link away from those who look for a connection.
@@ -218,12 +223,16 @@ func (s *Session) forget(l *link) {
 	}
 }
 
-// failed notes why there is no connection, says it where it is news, and tells
-// how long there has been none.
-func (s *Session) failed(err error) time.Duration {
+// failed notes why there is no connection, says it where it is news, and tells how
+// long there has been none that was steady; the one that has just ended may have
+// been.
+func (s *Session) failed(err error, steady bool) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastErr = err
+	if steady {
+		s.outage.begin(time.Now())
+	}
 	down, news := s.outage.note(time.Now(), err)
 	if news {
 		s.log.Warn("no connection to the cloud", "broker", s.broker.Redacted(), "error", err)

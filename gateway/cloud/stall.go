@@ -39,15 +39,15 @@ var answered = map[byte]byte{packetPuback: packetPublish, packetSuback: packetSu
 // packet in three bites.
 type watched struct {
 	net.Conn
-	stalled *atomic.Int64 // when a message was last read behind an overdue answer
-	ahead   *bufio.Reader // of receive
+	stalled *atomic.Pointer[time.Time] // when a message was last read behind an overdue answer
+	ahead   *bufio.Reader              // of receive
 
 	mu         sync.Mutex
 	unanswered map[byte][]time.Time // when they were sent, by kind
 	in, out    frames
 }
 
-func watch(c net.Conn, stalled *atomic.Int64) *watched {
+func watch(c net.Conn, stalled *atomic.Pointer[time.Time]) *watched {
 	w := &watched{Conn: c, stalled: stalled, unanswered: map[byte][]time.Time{}}
 	w.ahead = bufio.NewReader(receiver(w.receive))
 	return w
@@ -83,7 +83,8 @@ func (w *watched) receive(b []byte) (int, error) {
 	defer w.mu.Unlock()
 	fault := w.in.feed(b[:n], func(kind, _ byte) {
 		if kind == packetPublish && w.overdue() {
-			w.stalled.Store(time.Now().UnixNano())
+			now := time.Now()
+			w.stalled.Store(&now)
 		}
 		if q := answered[kind]; len(w.unanswered[q]) > 0 {
 			w.unanswered[q] = w.unanswered[q][1:]

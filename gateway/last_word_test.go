@@ -1,0 +1,227 @@
+package gateway
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// values makes a report of numbers: "a=1 b=2".
+func values(text string) Record {
+	r := Record{Kind: ReportRecord, Time: time.Now()}
+	for _, word := range strings.Fields(text) {
+		name, number, _ := strings.Cut(word, "=")
+		var n int64
+		_, _ = fmt.Sscan(number, &n)
+		r.Values = append(r.Values, Attribute{name, IntValue(n)})
+	}
+	return r
+}
+
+// when is how long after the start a message with a text arrived, the first or the last of them.
+func (p *platform) when(text string, last bool) (at time.Duration) {
+	for _, line := range p.got {
+		if strings.Contains(line+" ", " "+text+" ") && (at == 0 || last) {
+			at, _ = time.ParseDuration(strings.Fields(line)[0])
+		}
+	}
+	return at
+}
+
+// The last word on a point is the newest one, whatever becomes of older ones.
+func TestTheLastWordIsTheNewest(t *testing.T) {
+	for name, c := range map[string]struct {
+		cloud        Cloud
+		online       func(elapsed time.Duration) bool
+		refuse       func(elapsed time.Duration, r Record) error
+		feed         func(r *rig)
+		newest, old  string // the latter not after the former
+		never, wants string // "" for nothing
+	}{
+		"what went ahead is refused": {
+			cloud:  Cloud{Backlog: stream + ":past"},
+			online: func(elapsed time.Duration) bool { return elapsed > time.Minute },
+			refuse: func(_ time.Duration, r Record) error {
+				for _, a := range r.Values {
+					if a.Name == "poison" {
+						time.Sleep(500 * time.Millisecond)
+						return &Refusal{Code: 7, Reason: "no"}
+					}
+				}
+				return nil
+			},
+			feed: func(r *rig) {
+				r.storeFor("u", values("temp=1 other=3 poison=1"))
+				time.Sleep(time.Minute + 300*time.Millisecond)
+				r.storeFor("u", values("temp=2"))
+			},
+			newest: "temp=2", old: "temp=1", wants: "other=3",
+		},
+		"what goes out again was written since": {
+			cloud:  Cloud{Backlog: replay},
+			online: func(elapsed time.Duration) bool { return elapsed < time.Second || elapsed > 20*time.Second },
+			refuse: func(elapsed time.Duration, _ Record) error {
+				if elapsed < time.Second {
+					return ErrLost
+				}
+				return nil
+			},
+			feed: func(r *rig) {
+				time.Sleep(950 * time.Millisecond)
+				r.storeFor("u", values("setpoint=10 temp=1"))
+				time.Sleep(9 * time.Second)
+				r.readBack(&Device{User: "u"}, values("setpoint=20"))
+			},
+			newest: "setpoint=20", never: "setpoint=10", wants: "temp=1",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &platform{start: time.Now(), online: c.online, refuse: c.refuse}
+				c.cloud.MinInterval, c.cloud.BacklogInterval = time.Second, time.Second
+				r := newRig(t, newBuffer(t), c.cloud, p)
+				defer r.close(t)
+				r.play(t, 3*time.Minute, func() { c.feed(r) })
+				if p.when(c.newest, true) == 0 || c.old != "" && p.when(c.old, true) > p.when(c.newest, true) ||
+					c.never != "" && p.when(c.never, true) > 0 || p.when(c.wants, true) == 0 {
+					t.Errorf("got:\n%s", strings.Join(p.got, "\n"))
+				}
+			})
+		})
+	}
+}
+
+// answering is a platform each of whose answers is waited for.
+type answering struct{ *platform }
+
+func (answering) Mode(RecordKind) string { return "response" }
+
+// TestAReadBackWaitsForNoBacklog: neither for one that goes out as fast as it is
+// confirmed, nor for what another kind of backlog has left.
+func TestAReadBackWaitsForNoBacklog(t *testing.T) {
+	for name, c := range map[string]struct {
+		before, after Cloud
+		answers       bool
+	}{
+		"as fast as confirmed": {before: Cloud{Backlog: replay, MinInterval: time.Second}, after: Cloud{Backlog: replay, MinInterval: time.Second}, answers: true},
+		"of another kind": {
+			before: Cloud{Backlog: stream + ":past", MinInterval: time.Second, BacklogInterval: time.Second},
+			after:  Cloud{Backlog: replay, MinInterval: time.Second, BacklogInterval: time.Second},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				path := newBuffer(t)
+				p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > 31*time.Minute }}
+				p.refuse = func(time.Duration, Record) error { time.Sleep(200 * time.Millisecond); return nil }
+				uplink := Uplink(p)
+				if c.answers {
+					uplink = answering{p}
+				}
+				r := newRig(t, path, c.before, uplink)
+				r.play(t, 30*time.Minute, r.counted(1700))
+				r.close(t)
+				r = newRig(t, path, c.after, uplink)
+				var written time.Duration
+				r.play(t, 2*time.Minute, func() {
+					time.Sleep(time.Minute + 5*time.Second)
+					written = time.Since(p.start)
+					r.readBack(&Device{User: "u"}, values("slow=-1"))
+				})
+				r.close(t)
+				if len(p.got) == 0 || r.store.Len("u")+r.store.Len(historyLane("u")) == 0 {
+					t.Fatal("the control failed: there is no backlog any more")
+				}
+				r = newRig(t, path, c.after, uplink) // a restart in the middle
+				defer r.close(t)
+				r.play(t, time.Hour, func() {})
+				if at := p.when("slow=-1", false); at == 0 || at > written+5*time.Second {
+					t.Errorf("written at %v, told at %v", written, at)
+				}
+				for _, line := range p.got {
+					if at, _ := time.ParseDuration(strings.Fields(line)[0]); at > written+5*time.Second && strings.Contains(line, " slow=") && !strings.Contains(line, " slow=-1") {
+						t.Fatalf("an older value comes after it was written at %v: %s", written, line)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestASlotTakesAllThatIsInIt, however much that is: the lane doesn't grow.
+func TestASlotTakesAllThatIsInIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{start: time.Now()}
+		r := newRig(t, newBuffer(t), Cloud{Backlog: replay, MinInterval: 30 * time.Second, BacklogInterval: 30 * time.Second}, p)
+		defer r.close(t)
+		r.play(t, 20*time.Minute, func() {
+			for s := range 19 * 60 {
+				for d := range 50 {
+					r.storeFor("u", values(fmt.Sprintf("d%d=%d", d, s)))
+				}
+				time.Sleep(time.Second)
+			}
+			if n := r.store.Len("u"); n > 3*30*50 {
+				t.Errorf("%d reports wait", n)
+			}
+		})
+	})
+}
+
+// TestAnEmptyProbeProvesNothing: the platform is silent, and of the records behind
+// the first one nothing is left to be sent.
+func TestAnEmptyProbeProvesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{start: time.Now()}
+		p.refuse = func(_ time.Duration, r Record) error {
+			if len(r.Values) == 0 {
+				return nil // as the session: there is nothing to wait for
+			}
+			return ErrUnanswered
+		}
+		r := newRig(t, newBuffer(t), Cloud{Backlog: replay, MinInterval: time.Second, BacklogInterval: time.Second}, p)
+		defer r.close(t)
+		r.play(t, 10*time.Minute, func() {
+			r.storeFor("u", values("temp=1"))
+			time.Sleep(30 * time.Second)
+			r.storeFor("u", values("setpoint=10"))
+			r.readBack(&Device{User: "u"}, values("setpoint=20"))
+		})
+		if n := r.Stats.Quarantined.Load(); n > 0 {
+			t.Errorf("%d are put aside", n)
+		}
+	})
+}
+
+// TestPaceAfterARestart: a message that comes too soon after one of the process
+// before costs one rejection, and not the pace of hours.
+func TestPaceAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 5 * time.Second
+		path := newBuffer(t)
+		var last time.Time
+		refused := 0
+		p := &platform{start: time.Now()}
+		p.refuse = func(time.Duration, Record) error {
+			if !last.IsZero() && time.Since(last) < limit {
+				refused++
+				return ErrTooFast
+			}
+			last = time.Now()
+			return nil
+		}
+		cloud := Cloud{Backlog: replay, MinInterval: limit, BacklogInterval: limit}
+		r := newRig(t, path, cloud, p)
+		r.play(t, 61*time.Second, r.counted(60))
+		r.close(t)
+		before := len(p.got)
+		r = newRig(t, path, cloud, p)
+		defer r.close(t)
+		r.play(t, 2*time.Hour, r.counted(7190))
+		if n := len(p.got) - before; n < 1440*9/10 || refused == 0 || refused > 3 {
+			t.Errorf("%d messages where 1440 are allowed, %d refused", n, refused)
+		}
+	})
+}
