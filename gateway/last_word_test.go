@@ -225,3 +225,61 @@ func TestPaceAfterARestart(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatGoesAheadKeepsTheNewest: what comes back because it could not be sent
+// is older than what has come meanwhile, also at a reload.
+func TestWhatGoesAheadKeepsTheNewest(t *testing.T) {
+	a := &account{wake: make(chan struct{}, 1), written: map[string]uint64{"a": 7, "b": 3}}
+	newer := values("a=2 c=2")
+	a.ahead.add(&newer)
+	a.putBack(values("a=1 b=1"))
+	heir := &account{wake: make(chan struct{}, 1), written: map[string]uint64{"b": 5}}
+	a.bequeath(heir)
+	r, ok := heir.takeAhead()
+	got := ""
+	for _, v := range r.Values {
+		got += v.Name + "=" + v.Value.String() + " "
+	}
+	if !ok || got != "a=2 b=1 c=2 " || heir.written["a"] != 7 || heir.written["b"] != 5 {
+		t.Errorf("%s, written %v", got, heir.written)
+	}
+}
+
+// TestADissectionGoesInOrder: the halves of a refused part come before what is
+// behind it.
+func TestADissectionGoesInOrder(t *testing.T) {
+	d := newDissection(1, values("a=1 b=1 c=1 d=1"), "no")
+	d.refuse("no")
+	got := ""
+	for _, p := range d.parts {
+		for _, v := range p.Values {
+			got += v.Name
+		}
+		got += " "
+	}
+	if got != "a b cd " {
+		t.Error(got)
+	}
+}
+
+// TestATicketGivenBackIsAsItWas, and a backlog keeps the pace that was found.
+func TestATicketGivenBackIsAsItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bucket{pace: pace{interval: time.Second, slower: 10 * time.Second, stored: time.Now(), probed: time.Now()}}
+		time.Sleep(probeEvery)
+		if _, err := b.take(t.Context(), rankLive); err != nil { // after it, a probe is due
+			t.Fatal(err)
+		}
+		b.pace.stored = time.Now()
+		for range 2 {
+			k, err := b.take(t.Context(), rankLive)
+			if err != nil || !k.probe {
+				t.Fatalf("%+v, %v", k, err)
+			}
+			b.giveBack(k)
+		}
+		if b.late() != 10*time.Second {
+			t.Errorf("a backlog goes out every %v", b.late())
+		}
+	})
+}
