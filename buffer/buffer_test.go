@@ -505,7 +505,7 @@ func TestARecordThatGoesBackIsNotPassed(t *testing.T) {
 
 func TestQuarantineIsBounded(t *testing.T) {
 	var log bytes.Buffer
-	b := open(t, newPath(t), Options{MaxSize: 1 << 20, MaxMemory: 1 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	b := open(t, newPath(t), Options{Gaps: true, MaxSize: 1 << 20, MaxMemory: 1 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	for range 40 {
 		seq := b.Append("l", Attributes, noon, make([]byte, 10000))
 		if err := b.Quarantine("l", seq, "x"); err != nil {
@@ -515,6 +515,11 @@ func TestQuarantineIsBounded(t *testing.T) {
 	list, err := b.Quarantined()
 	if s := balanced(t, b); err != nil || len(list) < 10 || len(list) > 13 || s.Evicted != uint64(40-len(list)) {
 		t.Fatalf("%d in quarantine, %v, %+v", len(list), err, s)
+	}
+	var c counter
+	c.drain(t, b, "l", 100)
+	if c.total[CauseQuarantine] != uint64(40-len(list)) {
+		t.Errorf("gaps tell of %v", c.total)
 	}
 	if said := strings.Count(log.String(), "quarantine is full, its oldest records are lost"); said != 40-len(list) {
 		t.Errorf("said %d times:\n%s", said, log.String())

@@ -109,9 +109,26 @@ func (b *Buffer) moveAside(l *lane, seq uint64, reason string) error {
 	b.count.Quarantined++
 	if n := len(a.evicted); n > 0 {
 		b.count.Evicted += uint64(n)
+		b.tellEvicted(a.evicted)
 		b.opt.Log.Warn("quarantine is full, its oldest records are lost", "file", b.path, "count", n)
 	}
 	return nil
+}
+
+// tellEvicted puts gaps for records that had to leave the quarantine at the ends of their lanes.
+func (b *Buffer) tellEvicted(records []stored) {
+	losses := map[string]Loss{}
+	for _, r := range records {
+		if q, ok := decodeQuarantined(r.key, r.value); ok && b.lanes[q.Lane] != nil {
+			g := losses[q.Lane]
+			g.add(Loss{CauseQuarantine, 1, q.Time, q.Time})
+			g.Cause = CauseQuarantine
+			losses[q.Lane] = g
+		}
+	}
+	for lane, g := range losses {
+		b.appendGap(b.lanes[lane], g)
+	}
 }
 
 // holder is the share that may hold an unacknowledged record on disk, or nil.

@@ -15,6 +15,8 @@ const (
 	CauseMemory  Cause = "memory"  // the disk could not be written, and memory has reached its bound
 	CauseCorrupt Cause = "corrupt" // the checksum on disk is wrong
 	CauseRefused Cause = "refused" // larger than the buffer takes
+
+	CauseQuarantine Cause = "quarantine" // put aside, and the quarantine is full; only gaps tell of it, see Stats.Evicted
 )
 
 // Drop tells of records of one lane that were lost. The times are those of the records; zero for damaged ones.
