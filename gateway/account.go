@@ -26,6 +26,7 @@ type account struct {
 
 	mu      sync.Mutex
 	off     bool              // with stream: what comes in goes to the history
+	flying  bool              // what was taken of ahead is not confirmed
 	ahead   gathering         // goes out before all that waits
 	written map[string]uint64 // attributes that were written: older values than this number are not sent
 	kept    bool              // written is on disk, or about to be

@@ -217,6 +217,9 @@ func (a *account) bequeath(heir *account) {
 	heir.mu.Lock()
 	defer heir.mu.Unlock()
 	heir.losses.Store(a.losses.Load())
+	if len(a.lanes) > 0 { // those of a have ended, those of heir not begun
+		heir.lanes[0].lossy = a.lanes[0].lossy
+	}
 	for name, seq := range a.written {
 		heir.written[name] = max(seq, heir.written[name])
 	}
@@ -236,7 +239,7 @@ func (a *account) takeAhead() (r Record, ok bool) {
 	if len(a.ahead.record.Values) == 0 {
 		return r, false
 	}
-	r, a.ahead, a.off = a.ahead.record, gathering{}, false
+	r, a.ahead, a.off, a.flying = a.ahead.record, gathering{}, false, true
 	return r, true
 }
 
@@ -245,6 +248,20 @@ func (a *account) waitsAhead() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return len(a.ahead.record.Values) > 0
+}
+
+// aheadOpen tells whether something goes out before all that waits, or is on its way.
+func (a *account) aheadOpen() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.flying || len(a.ahead.record.Values) > 0
+}
+
+// landed says that what takeAhead gave is done, or put aside.
+func (a *account) landed() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.flying = false
 }
 
 // putBack takes back what takeAhead gave.

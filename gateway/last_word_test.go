@@ -283,3 +283,180 @@ func TestATicketGivenBackIsAsItWas(t *testing.T) {
 		}
 	})
 }
+
+// second is a backlog sent one message a second.
+func second(backlog string) Cloud {
+	return Cloud{Backlog: backlog, MinInterval: time.Second, BacklogInterval: time.Second}
+}
+
+// poisoned refuses what has an attribute of that name.
+func poisoned(err error) func(time.Duration, Record) error {
+	return func(_ time.Duration, r Record) error {
+		for _, a := range r.Values {
+			if a.Name == "poison" {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// TestAReadBackHasItsNameAndValue, though the reporter uses its slice again.
+func TestAReadBackHasItsNameAndValue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > time.Minute }}
+		r := newRig(t, newBuffer(t), second(replay), p)
+		defer r.close(t)
+		point := &Point{Name: "setpoint", Definition: &Definition{ID: "setpoint", Poll: time.Second}}
+		reporter := newReporter([]*Device{{Name: "d", User: "u", Points: []*Point{point}}}, func(*Device, Record) {})
+		reporter.back = r.readBack
+		r.play(t, 2*time.Minute, func() {
+			r.storeFor("u", values("temp=1"))
+			time.Sleep(10 * time.Second)
+			reporter.states[point].note(&Sample{Point: point, Time: time.Now(), Value: IntValue(20), Quality: Good})
+			reporter.restate(point)
+		})
+		if !strings.HasSuffix(p.got[0], " setpoint=20") {
+			t.Errorf("got:\n%s", strings.Join(p.got, "\n"))
+		}
+	})
+}
+
+// TestAProbeIsFoundBehindManyEmptyReports of a setpoint that was written since.
+func TestAProbeIsFoundBehindManyEmptyReports(t *testing.T) {
+	for _, empty := range []int{20, 2 * batchFew} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &platform{start: time.Now(), refuse: poisoned(ErrUnanswered)}
+			r := newRig(t, newBuffer(t), second(replay), p)
+			defer r.close(t)
+			r.play(t, time.Hour, func() {
+				r.storeFor("u", values("poison=1"))
+				time.Sleep(time.Second)
+				for i := range empty {
+					r.storeFor("u", values(fmt.Sprintf("setpoint=%d", i)))
+					time.Sleep(100 * time.Millisecond)
+				}
+				r.readBack(&Device{User: "u"}, values("setpoint=100"))
+				for i := range 100 {
+					r.storeFor("u", values(fmt.Sprintf("temp=%d", i)))
+					time.Sleep(time.Second)
+				}
+			})
+			if n := r.Stats.Quarantined.Load(); n != 1 || r.store.Len("u") > 0 {
+				t.Errorf("behind %d: %d put aside, %d wait", empty, n, r.store.Len("u"))
+			}
+		})
+	}
+}
+
+// TestWhatIsHeldIsNotForgottenUnsent: what latest has merged is not answered, and
+// nothing is left of the reports behind it.
+func TestWhatIsHeldIsNotForgottenUnsent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > 20*time.Minute }}
+		p.refuse = func(elapsed time.Duration, r Record) error {
+			if elapsed > 40*time.Minute || len(r.Values) == 0 {
+				return nil
+			}
+			return ErrUnanswered
+		}
+		r := newRig(t, newBuffer(t), second(latest), p)
+		defer r.close(t)
+		r.play(t, 2*time.Hour, func() {
+			for i := range 1100 {
+				name := "temp"
+				if i >= 1000 {
+					name = "setpoint"
+				}
+				r.storeFor("u", values(fmt.Sprintf("%s=%d", name, i)))
+				time.Sleep(time.Second)
+			}
+			time.Sleep(3 * time.Minute)
+			r.readBack(&Device{User: "u"}, values("setpoint=1"))
+		})
+		if n := r.Stats.Quarantined.Load(); p.when("temp=999", false) == 0 || n > 0 {
+			t.Errorf("%d put aside, %d wait, got:\n%s", n, r.store.Len("u"), strings.Join(p.got, "\n"))
+		}
+	})
+}
+
+// TestAReloadLosesNothingThatIsTakenApart of what went ahead.
+func TestAReloadLosesNothingThatIsTakenApart(t *testing.T) {
+	for _, reload := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > time.Minute }}
+			p.refuse = poisoned(&Refusal{Code: 7, Reason: "no"})
+			r := newRig(t, newBuffer(t), second(stream+":past"), p)
+			defer r.close(t)
+			fresh := &platform{start: p.start, refuse: p.refuse}
+			r.play(t, 5*time.Minute, func() {
+				time.Sleep(10 * time.Second)
+				r.storeFor("u", values("poison=1 a=1 b=1 c=1"))
+				time.Sleep(54 * time.Second)
+				if r.accounts["u"].lanes[0].dissection == nil {
+					t.Error("the control failed: nothing is taken apart")
+				}
+				if reload {
+					if _, err := r.Reload(t.Context(), r.Site(), map[string]Uplink{"u": fresh}); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			p.got = append(p.got, fresh.got...)
+			for _, want := range []string{"a=1", "b=1", "c=1"} {
+				if p.when(want, false) == 0 {
+					t.Errorf("reload %v: no %s in\n%s", reload, want, strings.Join(p.got, "\n"))
+				}
+			}
+		})
+	}
+}
+
+// TestWhatIsTakenApartNeverWalksASetpointBack: it is written before a part goes out.
+func TestWhatIsTakenApartNeverWalksASetpointBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed < 5*time.Second || elapsed > time.Hour }}
+		refuse := poisoned(&Refusal{Code: 7, Reason: "no"})
+		p.refuse = func(elapsed time.Duration, r Record) error {
+			if err := refuse(elapsed, r); err != nil || elapsed > 5*time.Second {
+				return err
+			}
+			return ErrLost
+		}
+		r := newRig(t, newBuffer(t), second(replay), p)
+		defer r.close(t)
+		r.play(t, 2*time.Hour, func() {
+			r.storeFor("u", values("setpoint=10 poison=1"))
+			time.Sleep(30 * time.Minute)
+			r.readBack(&Device{User: "u"}, values("setpoint=20"))
+		})
+		if p.when("setpoint=10", false) > 0 || p.when("setpoint=20", false) == 0 {
+			t.Errorf("got:\n%s", strings.Join(p.got, "\n"))
+		}
+	})
+}
+
+// TestAReadBackReplacesWhatWaitsAhead unanswered.
+func TestAReadBackReplacesWhatWaitsAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const written = 75 * time.Second
+		p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > time.Minute }}
+		p.refuse = func(elapsed time.Duration, r Record) error {
+			if elapsed > 2*time.Minute {
+				return nil
+			}
+			time.Sleep(10 * time.Second)
+			return ErrUnanswered
+		}
+		r := newRig(t, newBuffer(t), second(stream+":past"), p)
+		defer r.close(t)
+		r.play(t, 5*time.Minute, func() {
+			r.storeFor("u", values("setpoint=10"))
+			time.Sleep(written)
+			r.readBack(&Device{User: "u"}, values("setpoint=20"))
+		})
+		if p.when("setpoint=10", true) > written || p.when("setpoint=20", true) == 0 {
+			t.Errorf("got:\n%s", strings.Join(p.got, "\n"))
+		}
+	})
+}

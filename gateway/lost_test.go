@@ -50,3 +50,39 @@ func TestWhatStandsIsSentAgainAfterALoss(t *testing.T) {
 		})
 	}
 }
+
+// TestALossOutlivesAReload that comes before the backlog is sent.
+func TestALossOutlivesAReload(t *testing.T) {
+	for _, reload := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > 1000*time.Second }}
+			fresh := &platform{start: p.start}
+			d := device("d", &Definition{ID: "one", Poll: time.Second})
+			plant := newPlant(t, &field{start: time.Now(), answer: func(time.Duration, *Point) (Value, string) { return IntValue(7), "" }}, d)
+			plant.options = buffer.Options{MaxSize: 1 << 20, Gaps: true}
+			plant.uplinks = map[string]Uplink{"u": p, "gw": p}
+			plant.site.Cloud.Backlog, plant.site.Cloud.MinInterval, plant.site.Cloud.BacklogInterval = replay, time.Second, time.Second
+			plant.begins = func(g *Gateway) {
+				go func() {
+					for range 1000 {
+						g.storeFor("u", Record{Kind: ReportRecord, Time: time.Now(), Values: []Attribute{{"other", TextValue(strings.Repeat("x", 2000))}}})
+						sleep(t.Context(), time.Second)
+					}
+					sleep(t.Context(), time.Minute)
+					if g.config.Buffer.Len("u") == 0 {
+						t.Error("the control failed: there is no backlog any more")
+					}
+					if reload {
+						if _, err := g.Reload(t.Context(), g.Site(), map[string]Uplink{"u": fresh, "gw": p}); err != nil {
+							t.Error(err)
+						}
+					}
+				}()
+			}
+			plant.run(time.Hour)
+			if !strings.Contains(strings.Join(append(p.got, fresh.got...), "\n"), " one=7") {
+				t.Errorf("reload %v: what stands is not reported anew", reload)
+			}
+		})
+	}
+}

@@ -13,7 +13,7 @@ import (
 // these attributes are left out of what is still to be sent.
 func (g *Gateway) readBack(d *Device, r Record) {
 	a := g.account(d.User)
-	behind := a != nil && a.waits()
+	behind := a != nil && (a.waits() || a.aheadOpen())
 	seq := g.storeFor(d.User, r)
 	if a == nil {
 		return
@@ -24,6 +24,7 @@ func (g *Gateway) readBack(d *Device, r Record) {
 		a.written[v.Name] = seq
 	}
 	if behind {
+		r.Values = slices.Clone(r.Values) // the reporter makes its next report of them
 		a.ahead.add(&r)
 		wake(a.wake)
 		a.keepWritten()

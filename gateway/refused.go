@@ -156,12 +156,13 @@ func (l *lane) putAside(seq uint64, reason string) bool {
 type dissection struct {
 	seq    uint64   // of the report; 0 if it is none of the lane's
 	parts  []Record // still to be sent
+	whole  Record   // the report
 	poison Record   // the attributes that were refused
 	reason string
 }
 
 func newDissection(seq uint64, r Record, reason string) *dissection {
-	d := &dissection{seq: seq, parts: []Record{r}, poison: Record{Kind: r.Kind, Time: r.Time, Boot: r.Boot, Up: r.Up}, reason: reason}
+	d := &dissection{seq: seq, whole: r, parts: []Record{r}, poison: Record{Kind: r.Kind, Time: r.Time, Boot: r.Boot, Up: r.Up}, reason: reason}
 	d.refuse(reason)
 	return d
 }

@@ -83,6 +83,12 @@ func (l *lane) run(ctx context.Context) {
 	ctx = WithBeat(ctx, &l.beat)
 	l.begin(ctx)
 	l.work(ctx, false)
+	if d := l.dissection; d != nil && d.seq == 0 {
+		l.account.putBack(d.whole) // for who comes next
+	}
+	if l.mute != nil {
+		l.account.putBack(*l.mute)
+	}
 }
 
 // work publishes until ctx ends, or until nothing waits.
@@ -137,6 +143,7 @@ func (l *lane) begin(ctx context.Context) {
 	past := l.account.newLane(historyLane(l.user), ReportRecord, l)
 	past.loadHeld()
 	past.work(ctx, true)
+	l.lossy = l.lossy || past.lossy
 }
 
 // publish sends messages with a ticket and decides what becomes of them.
@@ -207,11 +214,14 @@ func (l *lane) late(t time.Time) bool { return l.clock.now().Sub(t).Abs() > 2*l.
 func (l *lane) take(ctx context.Context) []message {
 	switch {
 	case l.dissection != nil:
+		if d := l.dissection; d.seq > 0 {
+			l.strip(d.parts[:1], []buffer.Record{{Seq: d.seq}})
+		}
 		return []message{{record: l.dissection.parts[0]}}
 	case l.again != nil && !l.outdated(l.again):
 		return []message{*l.again}
 	case l.kind != ReportRecord:
-		return l.takeInOrder()
+		return l.takeInOrder(ctx)
 	}
 	if r, ok := l.account.takeAhead(); ok {
 		l.clock.mend(&r)
@@ -237,8 +247,11 @@ func (l *lane) reports(limit int) ([]Record, []buffer.Record) {
 	return records, stored
 }
 
+// strip leaves out of reports what was written since.
 func (l *lane) strip(records []Record, stored []buffer.Record) {
-	l.stats.LeftOut.Add(int64(l.account.strip(records, stored)))
+	if l.kind == ReportRecord {
+		l.stats.LeftOut.Add(int64(l.account.strip(records, stored)))
+	}
 }
 
 // eachReport shows the oldest reports, without what was written since, as long as
@@ -273,9 +286,9 @@ func (l *lane) takeReports(ctx context.Context) []message {
 	alone := stored[0].Seq <= l.alone
 	switch {
 	case l.doubt.probes() && l.held != nil:
-		return l.probe(0)
+		return l.probe(ctx, 0)
 	case l.doubt.probes() && len(records) > 1:
-		return l.probe(1)
+		return l.probe(ctx, 1)
 	case l.held != nil && (alone || l.account.backlog != latest):
 		return l.heldAlone()
 	case alone:
@@ -333,7 +346,7 @@ func (l *lane) takeSlot(ctx context.Context, slot time.Duration) []message {
 	return []message{m}
 }
 
-func (l *lane) takeInOrder() []message {
+func (l *lane) takeInOrder(ctx context.Context) []message {
 	records, stored := l.peek(batch)
 	switch {
 	case len(records) == 0:
@@ -341,7 +354,7 @@ func (l *lane) takeInOrder() []message {
 	case l.kind == HistoryRecord:
 		return l.takeHistory(records, stored)
 	case l.doubt.probes() && len(records) > 1:
-		return l.probe(1)
+		return l.probe(ctx, 1)
 	case stored[0].Seq <= l.alone || l.bucket.interval() > 0:
 		return single(records[:1], stored)
 	}
@@ -350,20 +363,26 @@ func (l *lane) takeInOrder() []message {
 
 // probe is the first record behind some others that has anything to send; where
 // there is none, the first one of all.
-func (l *lane) probe(behind int) []message {
-	records, stored := l.peek(batchFew)
-	if l.kind == ReportRecord {
-		l.strip(records, stored)
-	}
-	for i := behind; i < len(records); i++ {
-		if l.kind == ReportRecord && len(records[i].Values) == 0 {
-			continue
+func (l *lane) probe(ctx context.Context, behind int) []message {
+	var first, found []message
+	l.eachReport(ctx, func(r *Record, s buffer.Record) bool {
+		m := message{record: *r, first: s.Seq, last: s.Seq, merged: 1}
+		switch {
+		case first == nil && behind > 0:
+			first = []message{m}
+		case l.kind != ReportRecord || len(r.Values) > 0:
+			m.probe = true
+			found = []message{m}
 		}
-		m := single(records[i:i+1], stored[i:i+1])
-		m[0].probe = true
-		return m
+		return found == nil
+	})
+	switch {
+	case found != nil:
+		return found
+	case behind == 0:
+		return l.heldAlone()
 	}
-	return single(records[:min(1, len(records))], stored)
+	return first
 }
 
 // single gives each record as a message.
@@ -452,6 +471,7 @@ func (l *lane) confirmed(messages []message, t ticket) {
 	}
 	l.again = nil
 	if messages[0].ahead {
+		l.account.landed()
 		l.stats.Confirmed.Add(1)
 		l.forward = doubt{}
 		return

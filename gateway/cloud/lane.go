@@ -25,10 +25,11 @@ type lane struct {
 	turn chan struct{} // held by the one Publish that is at work
 
 	// Of the holder of turn.
-	late    bool     // the last confirmed report was late
-	unacked *message // left without a PUBACK by an earlier Publish
-	cut     bool     // the last message was left by a connection that was lost
-	first   bool     // nothing was sent yet, but by the process before
+	pause   time.Duration // between the parts of a large record, found
+	late    bool          // the last confirmed report was late
+	unacked *message      // left without a PUBACK by an earlier Publish
+	cut     bool          // the last message was left by a connection that was lost
+	first   bool          // nothing was sent yet, but by the process before
 
 	answers chan answer   // to the message in flight
 	settled chan struct{} // told when owed becomes 0

@@ -15,7 +15,11 @@ type outage struct {
 	down   bool
 	causes map[string]bool // that were said
 	told   bool            // that there is a connection, since the last of them
+	last   time.Time       // when there was one
 }
+
+// toldFor is how long the log may say that there is a connection, after it has ended.
+const toldFor = time.Minute
 
 func (o *outage) begin(now time.Time) { *o = outage{since: now, down: true} }
 
@@ -29,7 +33,8 @@ func (o *outage) note(now time.Time, err error) (down time.Duration, news bool) 
 		o.causes = map[string]bool{}
 	}
 	c := cause(err)
-	if news = !o.causes[c]; news {
+	// What the log has said last has to be right for hours.
+	if news = !o.causes[c] || o.told && now.Sub(o.last) > toldFor; news {
 		o.causes[c], o.told = true, false
 	}
 	return now.Sub(o.since), news
@@ -38,7 +43,7 @@ func (o *outage) note(now time.Time, err error) (down time.Duration, news bool) 
 // connected tells how long the outage was, whether anything was said of it, and
 // whether the connection is news: the outage only ends when one lasts.
 func (o *outage) connected(now time.Time) (down time.Duration, said, news bool) {
-	news, o.told = !o.told, true
+	news, o.told, o.last = !o.told, true, now
 	return now.Sub(o.since).Round(100 * time.Millisecond), len(o.causes) > 0, news
 }
 

@@ -122,12 +122,13 @@ func (s *Session) single(ctx context.Context, l *link, lane *lane, r gateway.Rec
 	if len(packets) > 1 {
 		whole = nil
 	}
-	for i, pause := 0, s.pace; i < len(packets); {
+	for i, pause := 0, max(s.pace, lane.pause); i < len(packets); {
 		gateway.Turn(ctx)
 		err := lane.ask(ctx, l, packets[i], whole)
 		switch {
 		case i > 0 && errors.Is(err, gateway.ErrTooFast): // only this one again: the others are stored
 			pause = min(2*max(pause, leastPause), mostPause)
+			lane.pause = pause * 10 / 9
 		case err != nil:
 			return 0, err
 		default:
@@ -138,6 +139,9 @@ func (s *Session) single(ctx context.Context, l *link, lane *lane, r gateway.Rec
 				return 0, err
 			}
 		}
+	}
+	if len(packets) > 1 {
+		lane.pause = lane.pause * 9 / 10 // a limit that has gone is found out
 	}
 	lane.late = late
 	return 1, nil
