@@ -2,10 +2,12 @@ package buffer
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 const (
@@ -36,21 +38,69 @@ func (b *Buffer) used() int64 {
 
 // shrink makes a file fit that is larger than it may be now: the oldest records go, and the others to a new file.
 func (b *Buffer) shrink() {
-	if b.top <= b.opt.MaxSize {
+	size := b.top
+	if size <= b.opt.MaxSize {
 		return
 	}
-	size, more, err := b.top, true, error(nil)
-	for err == nil && more && b.used() > b.opt.MaxSize*8/10 {
-		more, err = b.makeRoom(&work{})
-	}
-	if err == nil {
-		err = b.copyAnew()
-	}
-	if err != nil {
+	if err := b.fit(b.opt.MaxSize * 8 / 10); err != nil {
 		b.opt.Log.Warn("buffer is larger than its max_size and could not be made smaller", "file", b.path, "size", size, "max_size", b.opt.MaxSize, "err", err)
 		return
 	}
 	b.opt.Log.Info("buffer was larger than its max_size and fits now", "file", b.path, "before", size, "after", b.top)
+}
+
+// fit drops records until so many bytes are in use, and copies what stays. It drops nothing where that would not help.
+func (b *Buffer) fit(size int64) error {
+	free, err := b.opt.freeDisk()
+	if err != nil {
+		return err
+	}
+	if need := min(b.used(), size) + b.allocSize + b.opt.MinFreeDisk; need > free {
+		return fmt.Errorf("a copy takes %d MB of the disk, with what is to be left to others, and %d MB are free", need>>20, free>>20)
+	}
+	if err := b.trimQuarantine(); err != nil {
+		return err
+	}
+	var records int64
+	err = b.view(func(tx *bolt.Tx) error {
+		s := tx.Bucket(segmentsBucket).Stats()
+		records = int64(s.LeafAlloc + s.BranchAlloc)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if others := b.used() - records; others > size {
+		return fmt.Errorf("%d MB are no records", others>>20)
+	}
+	for b.used() > size {
+		n := 0 // records to be dropped, by their mean size
+		for _, s := range b.segs {
+			n += s.live
+		}
+		n = int(int64(n) * (b.used() - size) / max(1, records))
+		if more, err := b.dropOldest(n + 1); err != nil || !more {
+			return errors.Join(err, errors.New("there is nothing more to drop"))
+		}
+	}
+	return b.copyAnew()
+}
+
+// dropOldest drops the oldest records of a segment, and no more than so many of one that has more; attributes first. It tells whether there was one.
+func (b *Buffer) dropOldest(n int) (bool, error) {
+	run, drop := b.oldestWith(Attributes), dropAttributes
+	if run == nil {
+		run, drop = b.oldestWith(Event), dropEverything
+	}
+	if run == nil {
+		return false, nil
+	}
+	if n < run[0].live {
+		if err := b.move(&move{run: run, drop: drop, cause: CauseFull, prune: n}); !errors.Is(err, berrors.ErrMaxSizeReached) {
+			return true, err
+		}
+	}
+	return true, b.dropOf(run, drop, CauseFull)
 }
 
 // copyAnew puts a copy of what is in use in the place of the file.

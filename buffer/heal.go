@@ -58,7 +58,8 @@ func (b *Buffer) undoLater(l *lane, undo func(*bolt.Tx) error) {
 }
 
 // undecided is a change of where records are on disk that failed, and that may be in the file all the same. It is not made again: another
-// one may be due by then. Its lanes stand still until it is known.
+// one may be due by then. Until it is known its lanes stand still, or, when the disk has failed for a second, are read as the open file has
+// them, past what is confirmed.
 type undecided struct {
 	mark   uint64 // stands in the file if the change does
 	lanes  []*lane
@@ -81,6 +82,7 @@ func (b *Buffer) decideLater(u undecided) {
 		l.undecided = true
 	}
 	b.undecided = &u
+	signal(b.kick)
 }
 
 // decide makes memory say what the file says, now that it is opened anew.

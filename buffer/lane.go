@@ -33,7 +33,7 @@ type lane struct {
 	tails  []tail     // gaps on disk with nothing behind them
 	unsure bool       // a change of what is on disk will be undone: until then, what can't be found isn't lost
 
-	undecided bool   // where its records are on disk is not known: they are not read
+	undecided bool   // where its records are on disk is not known
 	confirmed uint64 // acknowledged meanwhile
 }
 
@@ -88,22 +88,7 @@ func (b *Buffer) Len(name string) int {
 
 // Peek returns up to limit of the oldest records of the lane, and about 256 KB of those on disk. It removes nothing. It ends in front of an
 // event that is not yet on disk, since an Ack beyond that event would confirm it unseen; when the disk has failed for a second, events don't wait for it. Damaged records are left out and counted.
-func (b *Buffer) Peek(name string, limit int) ([]Record, error) {
-	l := b.find(name)
-	if l == nil || limit <= 0 {
-		return nil, nil
-	}
-	l.reading.Lock()
-	defer l.reading.Unlock()
-	b.layout.RLock()
-	defer b.layout.RUnlock()
-	if err := b.fillHead(l, limit); err != nil {
-		return nil, fmt.Errorf("read lane %s of buffer %s: %w", name, b.path, err)
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return l.visible(l.head, l.disk > len(l.head), 0, limit, b.diskless()), nil
-}
+func (b *Buffer) Peek(name string, limit int) ([]Record, error) { return b.PeekAfter(name, 0, limit) }
 
 // PeekAfter is Peek of the records behind a sequence number, for who merges more of them than Peek returns.
 func (b *Buffer) PeekAfter(name string, after uint64, limit int) ([]Record, error) {
@@ -115,6 +100,34 @@ func (b *Buffer) PeekAfter(name string, after uint64, limit int) ([]Record, erro
 	defer l.reading.Unlock()
 	b.layout.RLock()
 	defer b.layout.RUnlock()
+	records, err := b.peek(l, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read lane %s of buffer %s: %w", name, b.path, err)
+	}
+	return records, nil
+}
+
+func (b *Buffer) peek(l *lane, after uint64, limit int) ([]Record, error) {
+	b.mu.Lock()
+	undecided, diskless := l.undecided, b.diskless()
+	after = max(after, l.confirmed)
+	b.mu.Unlock()
+	switch {
+	case undecided && !diskless:
+		return nil, nil
+	case undecided || after > 0:
+		return b.readAfter(l, after, limit)
+	}
+	if err := b.fillHead(l, limit); err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return l.visible(l.head, l.disk > len(l.head), 0, limit, b.diskless()), nil
+}
+
+// readAfter is peek beyond the head.
+func (b *Buffer) readAfter(l *lane, after uint64, limit int) ([]Record, error) {
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
@@ -122,10 +135,16 @@ func (b *Buffer) PeekAfter(name string, after uint64, limit int) ([]Record, erro
 	}
 	after = max(after, l.acked)
 	segs := l.segmentsAfter(after)
+	if l.undecided { // they may be in any, and what is known of these may not be so
+		segs = nil
+		for _, s := range b.segs {
+			segs = append(segs, &segment{id: s.id})
+		}
+	}
 	b.mu.Unlock()
 	chunk, ended, err := b.read(l.id, segs, after, limit, readBytes)
 	if err != nil {
-		return nil, fmt.Errorf("read lane %s of buffer %s: %w", name, b.path, err)
+		return nil, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -145,9 +164,6 @@ func (l *lane) segmentsAfter(seq uint64) (segs []*segment) {
 // visible merges records on disk, behind which there may be more, with what is in memory behind a number, and with events there only if they
 // don't wait for the disk.
 func (l *lane) visible(head []Record, more bool, after uint64, limit int, diskless bool) []Record {
-	if l.undecided {
-		return nil
-	}
 	first, _ := position(l.mem, after+1)
 	mem := l.mem[first:]
 	out := make([]Record, 0, min(limit, len(head)+len(mem)))
@@ -175,7 +191,7 @@ func (b *Buffer) fillHead(l *lane, limit int) error {
 	for _, r := range l.head {
 		budget -= len(r.Data)
 	}
-	if l.undecided || len(l.head) >= limit || l.disk <= len(l.head) || len(l.head) > 0 && budget <= 0 {
+	if len(l.head) >= limit || l.disk <= len(l.head) || len(l.head) > 0 && budget <= 0 {
 		b.mu.Unlock()
 		return nil
 	}
@@ -301,8 +317,11 @@ func (b *Buffer) ack(l *lane, upTo uint64) {
 	if upTo <= l.acked {
 		return
 	}
-	if l.undecided {
+	if l.undecided { // what is on disk of it is counted later
 		l.confirmed = max(l.confirmed, upTo)
+		if b.ackMemory(l, upTo) {
+			b.markDirty(l)
+		}
 		return
 	}
 	n := l.headUpTo(upTo)

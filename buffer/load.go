@@ -21,8 +21,18 @@ type found struct {
 	value   []byte
 }
 
-// load reads what memory keeps about the file, makes gaps of damaged records, and reserves the first block of sequence numbers.
+// load reads what memory keeps about the file, makes gaps of damaged records, reserves the first block of sequence numbers, and makes the file
+// as large as it may be.
 func (b *Buffer) load() error {
+	if err := b.loadRecords(); err != nil {
+		return err
+	}
+	b.shrink()
+	b.preallocate()
+	return nil
+}
+
+func (b *Buffer) loadRecords() error {
 	err := b.db.View(func(tx *bolt.Tx) error {
 		_, _, err := format(tx)
 		return errors.Join(err, b.noteTop(tx))
@@ -34,8 +44,6 @@ func (b *Buffer) load() error {
 	if err := b.db.View(b.scan); err != nil {
 		return err
 	}
-	b.shrink()
-	b.preallocate()
 	b.reserved = b.next + b.opt.block
 	err = b.update(b.firstWrite)
 	for range firstTries { // or the disk has to fail for longer to keep the program from starting

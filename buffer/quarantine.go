@@ -107,12 +107,33 @@ func (b *Buffer) moveAside(l *lane, seq uint64, reason string) error {
 	defer b.mu.Unlock()
 	l.tookAside(s, seq)
 	b.count.Quarantined++
-	if n := len(a.evicted); n > 0 {
+	b.evicted(a.evicted)
+	return nil
+}
+
+// trimQuarantine lets the oldest go where the quarantine is larger than it may be now.
+func (b *Buffer) trimQuarantine() error {
+	a := &aside{limit: b.opt.MaxSize / 8, before: b.quarantine}
+	if a.before <= a.limit {
+		return nil
+	}
+	if err := b.update(func(tx *bolt.Tx) error { return a.evict(tx.Bucket(quarantineBucket), 0) }); err != nil {
+		return err
+	}
+	b.quarantine = a.after
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.evicted(a.evicted)
+	return nil
+}
+
+// evicted counts records that had to leave the quarantine, and tells of them.
+func (b *Buffer) evicted(records []stored) {
+	if n := len(records); n > 0 {
 		b.count.Evicted += uint64(n)
-		b.tellEvicted(a.evicted)
+		b.tellEvicted(records)
 		b.opt.Log.Warn("quarantine is full, its oldest records are lost", "file", b.path, "count", n)
 	}
-	return nil
 }
 
 // tellEvicted puts gaps for records that had to leave the quarantine at the ends of their lanes.

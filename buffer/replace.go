@@ -63,6 +63,12 @@ func (b *Buffer) ReplaceGap(name, to string, event func(Loss) []byte) (bool, err
 	defer l.reading.Unlock()
 	b.layout.RLock()
 	defer b.layout.RUnlock()
+	b.mu.Lock()
+	undecided := l.undecided
+	b.mu.Unlock()
+	if undecided {
+		return false, nil
+	}
 	if err := b.fillHead(l, 1); err != nil {
 		return false, fmt.Errorf("read lane %s of buffer %s: %w", name, b.path, err)
 	}

@@ -1,13 +1,17 @@
 package buffer
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 // TestAFullFileOfLargeRecordsIsWritten: what is tidied up in a full file needs pages, of large records more than are kept back. Then it is left
@@ -168,5 +172,102 @@ func TestSalvageTakesLittleMemory(t *testing.T) {
 	t.Logf("%d MB more for %d MB", (peak-before)>>20, b.Stats().FileSize>>20)
 	if a := b.SetAside(); a.Salvaged < 39_900 || peak-before > 25<<20 {
 		t.Errorf("%d MB more, %+v", (peak-before)>>20, a)
+	}
+}
+
+// TestALowerMaxSizeDropsNothingInVain: where the file can't get small enough all the same, or a copy of it doesn't fit on the disk, nothing goes.
+func TestALowerMaxSizeDropsNothingInVain(t *testing.T) {
+	fill := func(t *testing.T, b *Buffer) {
+		for n := range uint64(10_000) {
+			b.Append("l", Attributes, noon, numbered(n+1, 300))
+			if n%2000 == 0 {
+				syncNow(t, b)
+			}
+		}
+		syncNow(t, b)
+	}
+	for name, c := range map[string]struct {
+		more func(t *testing.T, b *Buffer)
+		o    Options
+	}{
+		"much state": {func(t *testing.T, b *Buffer) {
+			for i := range 100 {
+				if err := b.Put("state", fmt.Sprint(i), make([]byte, 40<<10)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, Options{Gaps: true, MaxSize: 3 << 20}},
+		"little disk": {func(*testing.T, *Buffer) {}, Options{Gaps: true, MaxSize: 3 << 20, MinFreeDisk: 1 << 20, freeDisk: func() (int64, error) { return 1<<20 + 4096, nil }}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := newPath(t)
+			b := open(t, path, Options{Gaps: true, MaxSize: 32 << 20})
+			fill(t, b)
+			c.more(t, b)
+			closeNow(t, b)
+			b = open(t, path, c.o)
+			if s := balanced(t, b); s.Dropped.Total() > 0 || s.FileSize < 3<<20 {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
+// TestALowerMaxSizeLetsTheQuarantineGo as far as it is larger than it may be now, and keeps the records that fit.
+func TestALowerMaxSizeLetsTheQuarantineGo(t *testing.T) {
+	path := newPath(t)
+	b := open(t, path, Options{Gaps: true, MaxSize: 32 << 20})
+	for n := range uint64(1000) {
+		b.Append("l", Event, noon, numbered(n+1, 300))
+	}
+	syncNow(t, b)
+	for range 100 {
+		if err := b.Quarantine("q", b.Append("q", Attributes, noon, make([]byte, 40<<10)), "why"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeNow(t, b)
+	b = open(t, path, Options{Gaps: true, MaxSize: 4 << 20})
+	s := balanced(t, b)
+	list, err := b.Quarantined()
+	if err != nil || s.Dropped.Total() > 0 || s.Evicted == 0 || int(s.Evicted) != 100-len(list) || s.FileSize > 4<<20 {
+		t.Errorf("%d in quarantine, %v, %+v", len(list), err, s)
+	}
+}
+
+// TestADamagedRecordInAFileThatIsTooLarge is counted once, wherever it stands.
+func TestADamagedRecordInAFileThatIsTooLarge(t *testing.T) {
+	for _, seq := range []uint64{1500, 10_500, 11_000, 19_000} {
+		path := newPath(t)
+		b := open(t, path, Options{Gaps: true, MaxSize: 16 << 20})
+		for n := range uint64(20_000) {
+			b.Append("l", Attributes, noon, numbered(n+1, 300))
+			if n%2000 == 0 {
+				syncNow(t, b)
+			}
+		}
+		closeNow(t, b)
+		db, err := bolt.Open(path, 0o600, &bolt.Options{NoFreelistSync: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.Update(func(tx *bolt.Tx) error {
+			s := tx.Bucket(segmentsBucket).Bucket(key(seq >> segmentBits))
+			v := slices.Clone(s.Get(key(seq)))
+			v[100] ^= 1
+			return s.Put(key(seq), v)
+		})
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		b = open(t, path, Options{Gaps: true, MaxSize: 4 << 20})
+		syncNow(t, b)
+		s := balanced(t, b)
+		waiting := s.Waiting
+		closeNow(t, b)
+		b = open(t, path, Options{Gaps: true, MaxSize: 4 << 20})
+		if after := balanced(t, b).Waiting; s.Dropped.Corrupt != 1 || after != waiting || s.FileSize > 4<<20 {
+			t.Errorf("record %d: %d are counted, %d wait, and %d after a restart; %d bytes", seq, s.Dropped.Corrupt, waiting, after, s.FileSize)
+		}
 	}
 }

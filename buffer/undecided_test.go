@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -242,5 +244,135 @@ func TestADamagedKeyGivesNoNumberTwice(t *testing.T) {
 	c.drain(t, b, "l", 100)
 	if s := balanced(t, b); c.last != 25 || c.total[CauseCorrupt] != 1 || s.Dropped.Corrupt != 1 {
 		t.Errorf("up to %d, gaps tell of %v, counted %+v", c.last, c.total, s.Dropped)
+	}
+}
+
+// TestALaneThatStandsStillGoesOn by itself, whoever's transaction has moved its records and failed.
+func TestALaneThatStandsStillGoesOn(t *testing.T) {
+	full := func(t *testing.T, path string, size int64) {
+		b := open(t, path, Options{Gaps: true, MaxSize: size})
+		for n := range uint64(40_000) {
+			b.Append("l", Attributes, noon, numbered(n+1, 300))
+			if n%2000 == 0 {
+				syncNow(t, b)
+			}
+		}
+		closeNow(t, b)
+	}
+	for name, c := range map[string]struct{ before, size int64 }{"a Put": {1 << 20, 1 << 20}, "the opening": {16 << 20, 8 << 20}} {
+		t.Run(name, func(t *testing.T) {
+			path := newPath(t)
+			full(t, path, c.before)
+			o, armed := lateOnce(Options{MaxSize: c.size, Flush: 20 * time.Millisecond})
+			o.retry = time.Millisecond
+			opening := c.size < c.before
+			armed.Store(opening)
+			b := open(t, path, o)
+			if !opening { // as writeNow, without a commit of the buffer's own
+				b.writer.Lock()
+				armed.Store(true)
+				_, err := b.makeRoom(&work{})
+				b.writer.Unlock()
+				if !errors.Is(err, errDisk) {
+					t.Fatalf("the control failed: %v", err)
+				}
+			}
+			for end := time.Now().Add(20 * time.Second); len(peek(t, b, "l", 10)) == 0; time.Sleep(10 * time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("%d wait, none is shown", b.Len("l"))
+				}
+			}
+		})
+	}
+}
+
+// TestALaneIsReadWhereTheFileCantBeReopened: the file system has become read-only, say. What waits on disk and in memory goes out all the same,
+// once.
+func TestALaneIsReadWhereTheFileCantBeReopened(t *testing.T) {
+	path := newPath(t)
+	o, armed := lateOnce(Options{MaxSize: 1 << 20})
+	o.retry = time.Millisecond
+	b, err := Open(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := uint64(0)
+	add := func(class Class, count int) {
+		for range count {
+			n++
+			b.Append("l", class, noon, numbered(n, 300))
+		}
+	}
+	add(Attributes, 2000)
+	syncNow(t, b)
+	b.writer.Lock()
+	armed.Store(true)
+	if _, err := b.makeRoom(&work{}); !errors.Is(err, errDisk) {
+		t.Fatalf("the control failed: %v", err)
+	}
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	b.writer.Unlock()
+	add(Event, 100)
+	if err := b.Sync(context.Background()); err == nil {
+		t.Error("the control failed: it can be reopened")
+	}
+	last, came := uint64(0), 0
+	for end := time.Now().Add(20 * time.Second); last < n && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		for _, r := range peek(t, b, "l", 100) {
+			if r.Class == Gap {
+				continue
+			}
+			if r.Seq <= last {
+				t.Fatalf("%d after %d", r.Seq, last)
+			}
+			last = r.Seq
+			came++
+		}
+		b.Ack("l", last)
+	}
+	if last != n || came < 900 {
+		t.Errorf("%d of %d came, the last is %d", came, n, last)
+	}
+	if err := os.Rename(path+".away", path); err != nil {
+		t.Fatal(err)
+	}
+	syncNow(t, b)
+	if s := balanced(t, b); s.Waiting != 0 || s.Dropped.Corrupt > 0 {
+		t.Errorf("%+v", s)
+	}
+	closeNow(t, b)
+}
+
+// TestWhatIsConfirmedIsNotDropped from memory, also while it is not known where the rest of its lane is.
+func TestWhatIsConfirmedIsNotDropped(t *testing.T) {
+	o, armed := lateOnce(Options{MaxSize: 1 << 20, MaxMemory: 300 << 10})
+	b := open(t, newPath(t), o)
+	for n := range uint64(2000) {
+		b.Append("l", Attributes, noon, numbered(n+1, 300))
+		if n%500 == 499 {
+			syncNow(t, b)
+		}
+	}
+	for n := range uint64(100) {
+		b.Append("l", Attributes, noon, numbered(n+2001, 300))
+	}
+	b.writer.Lock()
+	armed.Store(true)
+	if _, err := b.makeRoom(&work{}); !errors.Is(err, errDisk) {
+		t.Fatalf("the control failed: %v", err)
+	}
+	b.Ack("l", b.next)
+	for n := range uint64(1000) {
+		b.Append("other", Attributes, noon, numbered(n+1, 300))
+	}
+	b.writer.Unlock()
+	syncNow(t, b)
+	s := balanced(t, b)
+	var c counter
+	c.drain(t, b, "other", 1<<30)
+	if b.Len("l") != 0 || s.Dropped.Memory == 0 || c.total[CauseMemory] != s.Dropped.Memory {
+		t.Errorf("%d wait, gaps tell of %v, counted %+v", b.Len("l"), c.total, s.Dropped)
 	}
 }
