@@ -46,7 +46,7 @@ func (b *Buffer) due(now time.Time) time.Duration {
 	if !b.failedSince.IsZero() {
 		return b.retryAt.Sub(now)
 	}
-	if b.undecided != nil || b.waiting[Event].Len() > 0 || b.unsaved >= maxUnsaved || b.bytes > b.opt.MaxMemory/2 || b.reserveDue() {
+	if b.undecided != nil || b.unsure != nil || b.waiting[Event].Len() > 0 || b.unsaved >= maxUnsaved || b.bytes > b.opt.MaxMemory/2 || b.reserveDue() {
 		return 0
 	}
 	wait := b.ages.due(now)

@@ -94,12 +94,17 @@ func (b *Buffer) losePending(p *pending, cause Cause) {
 	i, _ := position(l.mem, p.seq)
 	b.count.Gaps++
 	for _, q := range slices.Concat(gapsAfter(l.mem, i), gapsBefore(l.mem, i)) {
-		if other, ok := q.loss(cause); ok && q.frozen == p.frozen && min(p.seq, q.seq) > l.newest {
-			g.add(other)
-			b.count.Gaps--
-			b.handOver(q, p)
-			b.discard(q)
+		other, ok := q.loss(cause)
+		if !ok || q.frozen != p.frozen || min(p.seq, q.seq) <= l.newest {
+			continue
 		}
+		g.add(other)
+		b.count.Gaps--
+		if q.seq > p.seq { // the gap has the last number: who confirms one before it has not seen it
+			p, q = q, p
+		}
+		b.handOver(q, p)
+		b.discard(q)
 	}
 	b.become(p, g)
 }

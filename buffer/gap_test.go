@@ -71,6 +71,7 @@ type gapRun struct {
 	options Options
 	classes []Class
 	faults  bool
+	late    bool // transactions fail now and then, and are in the file
 	rounds  int
 	causes  []Cause // that must have happened
 }
@@ -80,6 +81,13 @@ func (g gapRun) run(t *testing.T) {
 	var f faults
 	o := f.options(g.options)
 	o.Gaps = true
+	dice := rand.New(rand.NewPCG(9, 10))
+	o.failLate = func() error {
+		if f.late.Load() && dice.IntN(5) == 0 {
+			return errDisk
+		}
+		return nil
+	}
 	path := newPath(t)
 	if o.MinFreeDisk > 0 { // a disk of 2 MB
 		o.freeDisk = func() (int64, error) {
@@ -92,6 +100,7 @@ func (g gapRun) run(t *testing.T) {
 	lanes := []string{"a", "a", "a", "b", "b", "c"}
 	for round := range g.rounds {
 		f.early.Store(g.faults && round%10 < 5)
+		f.late.Store(g.late && round%10 < 8)
 		for range 300 {
 			lane := lanes[random.IntN(len(lanes))]
 			given[lane]++
@@ -114,6 +123,7 @@ func (g gapRun) run(t *testing.T) {
 		}
 	}
 	f.early.Store(false)
+	f.late.Store(false)
 	syncNow(t, b)
 	balanced(t, b)
 	all := map[Cause]uint64{}
@@ -138,12 +148,14 @@ func TestGapsStandWhereRecordsWereLost(t *testing.T) {
 	t.Parallel()
 	both := []Class{Attributes, Attributes, Attributes, Event}
 	tests := map[string]gapRun{
-		"full":       {Options{MaxSize: 1 << 20}, []Class{Attributes}, false, 40, []Cause{CauseFull, CauseRefused}},
-		"events too": {Options{MaxSize: 1 << 20}, both, false, 40, []Cause{CauseFull, CauseRefused}},
-		"stop new":   {Options{MaxSize: 1 << 20, WhenFull: StopNew}, both, false, 40, []Cause{CauseFull}},
-		"memory":     {Options{MaxMemory: 200 << 10}, both, true, 40, []Cause{CauseMemory}},
-		"all":        {Options{MaxSize: 1 << 20, MaxMemory: 200 << 10}, both, true, 40, []Cause{CauseFull, CauseMemory}},
-		"disk":       {Options{MaxSize: 4 << 20, MinFreeDisk: 100 << 10}, both, false, 40, []Cause{CauseDisk}},
+		"full":       {Options{MaxSize: 1 << 20}, []Class{Attributes}, false, false, 40, []Cause{CauseFull, CauseRefused}},
+		"events too": {Options{MaxSize: 1 << 20}, both, false, false, 40, []Cause{CauseFull, CauseRefused}},
+		"stop new":   {Options{MaxSize: 1 << 20, WhenFull: StopNew}, both, false, false, 40, []Cause{CauseFull}},
+		"memory":     {Options{MaxMemory: 200 << 10}, both, true, false, 40, []Cause{CauseMemory}},
+		"all":        {Options{MaxSize: 1 << 20, MaxMemory: 200 << 10}, both, true, false, 40, []Cause{CauseFull, CauseMemory}},
+		"late":       {Options{MaxSize: 1 << 20}, both, false, true, 200, []Cause{CauseFull}},
+		"late, new":  {Options{MaxSize: 1 << 20, WhenFull: StopNew}, both, false, true, 200, []Cause{CauseFull}},
+		"disk":       {Options{MaxSize: 4 << 20, MinFreeDisk: 100 << 10}, both, false, false, 40, []Cause{CauseDisk}},
 	}
 	for name, test := range tests {
 		t.Run(name, test.run)

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // heal reopens the file after a commit has failed: what bbolt holds in memory about a file that it could not write is not to be relied
@@ -27,15 +28,20 @@ func (b *Buffer) heal() error {
 		}
 	}
 	if b.unsure != nil {
-		if err := b.updateOrDrop(&work{}, b.unsure.undo); err != nil {
+		err := b.updateWithin(b.limit(0), b.unsure.undo) // before anything moves to make room
+		if errors.Is(err, berrors.ErrMaxSizeReached) {
+			err = b.updateOrDrop(&work{}, b.unsure.undo)
+		}
+		if err != nil {
 			return fmt.Errorf("undo what failed in buffer %s: %w", b.path, err)
 		}
 		b.layout.Lock()
 		b.mu.Lock()
-		b.unsure.lane.unsure, b.unsure.lane.head = false, nil // it may have been read in between
+		l := b.unsure.lane
+		l.unsure, l.head, b.unsure = false, nil, nil // it may have been read in between
+		signal(l.ready)
 		b.mu.Unlock()
 		b.layout.Unlock()
-		b.unsure = nil
 	}
 	return nil
 }
@@ -55,6 +61,7 @@ func (b *Buffer) undoLater(l *lane, undo func(*bolt.Tx) error) {
 	defer b.mu.Unlock()
 	l.unsure = true
 	b.unsure = &unsure{l, undo}
+	signal(b.kick)
 }
 
 // undecided is a change of where records are on disk that failed, and that may be in the file all the same. It is not made again: another

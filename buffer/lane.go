@@ -31,7 +31,7 @@ type lane struct {
 	mem    []*pending // records not on disk, oldest first
 	newest uint64     // highest number of a record on disk that is no gap
 	tails  []tail     // gaps on disk with nothing behind them
-	unsure bool       // a change of what is on disk will be undone: until then, what can't be found isn't lost
+	unsure bool       // a change of what is on disk will be undone: until then, it is not read, and what can't be found isn't lost
 
 	undecided bool   // where its records are on disk is not known
 	confirmed uint64 // acknowledged meanwhile
@@ -109,7 +109,7 @@ func (b *Buffer) PeekAfter(name string, after uint64, limit int) ([]Record, erro
 
 func (b *Buffer) peek(l *lane, after uint64, limit int) ([]Record, error) {
 	b.mu.Lock()
-	undecided, diskless := l.undecided, b.diskless()
+	undecided, diskless := l.undecided || l.unsure, b.diskless()
 	after = max(after, l.confirmed)
 	b.mu.Unlock()
 	switch {

@@ -271,3 +271,32 @@ func TestADamagedRecordInAFileThatIsTooLarge(t *testing.T) {
 		}
 	}
 }
+
+// TestAGapHasTheLastNumber of what it stands for, also where the newest go first: who confirms a record before has not seen it.
+func TestAGapHasTheLastNumber(t *testing.T) {
+	b := open(t, newPath(t), Options{Gaps: true, WhenFull: StopNew})
+	b.writer.Lock()
+	for n := range uint64(100) {
+		b.Append("l", Attributes, noon, numbered(n+1, 10))
+	}
+	seen := peek(t, b, "l", 60)
+	w := b.take(true)
+	for range 3 {
+		b.dropFromBatch(w, Attributes, CauseFull)
+	}
+	dropped := int(b.Stats().Dropped.Full)
+	b.Ack("l", seen[len(seen)-1].Seq)
+	got := peek(t, b, "l", 10)
+	if err := b.store(w); err != nil {
+		t.Fatal(err)
+	}
+	b.settle(w)
+	b.writer.Unlock()
+	if len(got) != 1 || dropped <= 40 {
+		t.Fatalf("%d records, %d dropped", len(got), dropped)
+	}
+	if g, ok := got[0].Loss(); !ok || g.Records != dropped {
+		t.Errorf("a gap of %d, %d were dropped", g.Records, dropped)
+	}
+	balanced(t, b)
+}
