@@ -98,7 +98,7 @@ func (b *Buffer) note(err error) {
 // work is what one transaction does.
 type work struct {
 	batch    []*pending
-	left     map[uint64]bool // see Buffer.left
+	left     map[uint64]bool // Buffer.left
 	marks    []mark          // positions of lanes
 	dead     []*segment      // needed by no lane
 	reserved uint64          // 0: as it is
@@ -274,7 +274,8 @@ func (b *Buffer) settle(w *work) {
 	if w.reserved != 0 {
 		b.reserved = w.reserved
 	}
-	b.frozen, b.left = nil, nil
+	b.frozen = nil
+	clear(b.left)
 	b.letGo()
 }
 

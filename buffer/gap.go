@@ -2,7 +2,6 @@ package buffer
 
 import (
 	"encoding/binary"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -241,35 +240,24 @@ func (b *Buffer) joinTails() error {
 	}
 	b.layout.Lock()
 	defer b.layout.Unlock()
-	pairs, mark := b.twinTails(), rand.Uint64() // none of them can be acknowledged now
-	err := b.update(func(tx *bolt.Tx) error {
-		if err := putChange(tx, mark); err != nil {
-			return err
-		}
+	pairs := b.twinTails() // none of them can be acknowledged now
+	return b.rearrange(b.limit(b.opt.MinFreeDisk), func(tx *bolt.Tx) error {
 		for i := range pairs {
 			if err := pairs[i].join(tx.Bucket(segmentsBucket)); err != nil {
 				return err
 			}
 		}
 		return nil
-	})
-	settle := func() {
+	}, func() (lanes []*lane) {
+		for _, t := range pairs {
+			lanes = append(lanes, t.lane)
+		}
+		return lanes
+	}, func() {
 		for _, t := range pairs {
 			t.settle(b)
 		}
-	}
-	if err != nil {
-		u := undecided{mark: mark, settle: settle}
-		for _, t := range pairs {
-			u.lanes = append(u.lanes, t.lane)
-		}
-		b.decideLater(u)
-		return err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	settle()
-	return nil
+	})
 }
 
 func (t *twins) join(all *bolt.Bucket) error {

@@ -3,6 +3,7 @@ package buffer
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 
 	bolt "go.etcd.io/bbolt"
@@ -73,23 +74,29 @@ type undecided struct {
 	settle func() // makes memory say what the file says then; called with all locks
 }
 
-// putChange marks a transaction that changes where records are.
-func putChange(tx *bolt.Tx, mark uint64) error {
-	return tx.Bucket(metaBucket).Put(changeKey, sealed(changeKey, key(mark)))
-}
-
-// decideLater has a change that failed looked up before anything else is written, if it can be in the file. It is called with layout.
-func (b *Buffer) decideLater(u undecided) {
-	if !b.suspect {
-		return
-	}
+// rearrange runs a transaction that changes where records are, and then makes memory say the same. Where it fails and may be in the file all the
+// same, that is looked up before anything else is written. It is called with layout.
+func (b *Buffer) rearrange(limit int64, apply func(*bolt.Tx) error, lanes func() []*lane, settle func()) error {
+	mark := rand.Uint64()
+	err := b.updateWithin(limit, func(tx *bolt.Tx) error {
+		if err := tx.Bucket(metaBucket).Put(changeKey, sealed(changeKey, key(mark))); err != nil {
+			return err
+		}
+		return apply(tx)
+	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, l := range u.lanes {
-		l.undecided = true
+	switch {
+	case err == nil:
+		settle()
+	case b.suspect:
+		b.undecided = &undecided{mark, lanes(), settle}
+		for _, l := range b.undecided.lanes {
+			l.undecided = true
+		}
+		signal(b.kick)
 	}
-	b.undecided = &u
-	signal(b.kick)
+	return err
 }
 
 // decide makes memory say what the file says, now that it is opened anew.

@@ -2,7 +2,6 @@ package buffer
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -11,7 +10,6 @@ import (
 
 // move is one rewriting of a run of segments into the last of them.
 type move struct {
-	mark   uint64
 	run    []*segment
 	drop   func(entry) bool
 	cause  Cause // of what is dropped
@@ -60,7 +58,7 @@ func (b *Buffer) rewrite(run []*segment, drop func(entry) bool, cause Cause) err
 func (b *Buffer) move(m *move) error {
 	b.layout.Lock()
 	defer b.layout.Unlock()
-	m.leaves, m.mark = b.opt.Gaps, rand.Uint64()
+	m.leaves = b.opt.Gaps
 	m.acked, m.done, m.memory, m.frozen, m.left = map[uint32]uint64{}, map[uint32]uint64{}, map[uint32]uint64{}, b.frozen, b.left
 	b.mu.Lock()
 	for id, l := range b.byID {
@@ -70,20 +68,15 @@ func (b *Buffer) move(m *move) error {
 		}
 	}
 	b.mu.Unlock()
-	if err := b.updateWithin(b.limit(0), m.apply); err != nil {
-		b.decideLater(undecided{m.mark, b.lanesIn(m.run), func() { b.settleMove(m) }})
+	err := b.rearrange(b.limit(0), m.apply, func() []*lane { return b.lanesIn(m.run) }, func() { b.settleMove(m) })
+	if err != nil {
 		return fmt.Errorf("rewrite %d segments of buffer %s: %w", len(m.run), b.path, err)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.settleMove(m)
 	return nil
 }
 
 // lanesIn are those with records in a run.
 func (b *Buffer) lanesIn(run []*segment) (lanes []*lane) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	for _, l := range b.lanes {
 		if slices.ContainsFunc(l.shares, func(s *share) bool { return slices.Contains(run, s.seg) }) {
 			lanes = append(lanes, l)
@@ -93,9 +86,6 @@ func (b *Buffer) lanesIn(run []*segment) (lanes []*lane) {
 }
 
 func (m *move) apply(tx *bolt.Tx) error {
-	if err := putChange(tx, m.mark); err != nil {
-		return err
-	}
 	m.result = result{open: map[uint32][]int{}, gaps: map[uint32]int{}}
 	all := tx.Bucket(segmentsBucket)
 	for _, s := range m.run {

@@ -64,7 +64,7 @@ func Open(path string, o Options) (*Buffer, error) {
 	b := &Buffer{
 		path: path, opt: o,
 		kick: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
-		lanes: map[string]*lane{}, byID: map[uint32]*lane{}, losses: map[dropKey]*Drop{},
+		lanes: map[string]*lane{}, byID: map[uint32]*lane{}, losses: map[dropKey]*Drop{}, left: map[uint64]bool{},
 		allocSize: min(1<<20, o.MaxSize/16),
 	}
 	if b.opt.freeDisk == nil {

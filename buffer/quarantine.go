@@ -127,28 +127,24 @@ func (b *Buffer) trimQuarantine() error {
 	return nil
 }
 
-// evicted counts records that had to leave the quarantine, and tells of them.
+// evicted counts records that had to leave the quarantine, and puts gaps for them at the ends of their lanes.
 func (b *Buffer) evicted(records []stored) {
-	if n := len(records); n > 0 {
-		b.count.Evicted += uint64(n)
-		b.tellEvicted(records)
-		b.opt.Log.Warn("quarantine is full, its oldest records are lost", "file", b.path, "count", n)
+	if len(records) == 0 {
+		return
 	}
-}
-
-// tellEvicted puts gaps for records that had to leave the quarantine at the ends of their lanes.
-func (b *Buffer) tellEvicted(records []stored) {
-	losses := map[string]Loss{}
+	b.count.Evicted += uint64(len(records))
+	b.opt.Log.Warn("quarantine is full, its oldest records are lost", "file", b.path, "count", len(records))
+	losses := map[*lane]Loss{}
 	for _, r := range records {
 		if q, ok := decodeQuarantined(r.key, r.value); ok && b.lanes[q.Lane] != nil {
-			g := losses[q.Lane]
-			g.add(Loss{CauseQuarantine, 1, q.Time, q.Time})
-			g.Cause = CauseQuarantine
-			losses[q.Lane] = g
+			l := b.lanes[q.Lane]
+			g := Loss{CauseQuarantine, 1, q.Time, q.Time}
+			g.add(losses[l])
+			losses[l] = g
 		}
 	}
-	for lane, g := range losses {
-		b.appendGap(b.lanes[lane], g)
+	for l, g := range losses {
+		b.appendGap(l, g)
 	}
 }
 

@@ -195,14 +195,10 @@ func (b *Buffer) dropFromBatch(w *work, class Class, cause Cause) bool {
 	if dropped {
 		w.batch = slices.DeleteFunc(slices.Clone(w.batch), func(p *pending) bool {
 			if p.gone {
-				if b.left == nil {
-					b.left = map[uint64]bool{}
-				}
 				b.left[p.seq] = true
 			}
 			return p.gone
 		})
-		w.left = b.left
 		b.frozen = w.batch
 	}
 	return dropped

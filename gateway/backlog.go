@@ -51,11 +51,9 @@ func (l *lane) takeLatest(ctx context.Context) []message {
 			g.add(l.heldNow())
 		}
 		l.eachReport(ctx, func(r *Record, s buffer.Record) bool {
-			if m.merged == 0 {
-				m.first = s.Seq
-			}
 			g.add(r)
-			m.last, m.merged, newest = s.Seq, m.merged+1, r.Time
+			m.include(s.Seq)
+			newest = r.Time
 			return m.merged < batch
 		})
 		if m.merged == 0 {
@@ -217,9 +215,7 @@ func (a *account) bequeath(heir *account) {
 	heir.mu.Lock()
 	defer heir.mu.Unlock()
 	heir.losses.Store(a.losses.Load())
-	if len(a.lanes) > 0 { // those of a have ended, those of heir not begun
-		heir.lanes[0].lossy = a.lanes[0].lossy
-	}
+	heir.lanes[0].lossy = a.lanes[0].lossy // those of a have ended, those of heir not begun
 	for name, seq := range a.written {
 		heir.written[name] = max(seq, heir.written[name])
 	}
@@ -248,13 +244,6 @@ func (a *account) waitsAhead() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return len(a.ahead.record.Values) > 0
-}
-
-// aheadOpen tells whether something goes out before all that waits, or is on its way.
-func (a *account) aheadOpen() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.flying || len(a.ahead.record.Values) > 0
 }
 
 // landed says that what takeAhead gave is done, or put aside.

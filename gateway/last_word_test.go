@@ -230,11 +230,11 @@ func TestPaceAfterARestart(t *testing.T) {
 // TestWhatGoesAheadKeepsTheNewest: what comes back because it could not be sent
 // is older than what has come meanwhile, also at a reload.
 func TestWhatGoesAheadKeepsTheNewest(t *testing.T) {
-	a := &account{wake: make(chan struct{}, 1), written: map[string]uint64{"a": 7, "b": 3}}
+	a := &account{lanes: []*lane{{}}, wake: make(chan struct{}, 1), written: map[string]uint64{"a": 7, "b": 3}}
 	newer := values("a=2 c=2")
 	a.ahead.add(&newer)
 	a.putBack(values("a=1 b=1"))
-	heir := &account{wake: make(chan struct{}, 1), written: map[string]uint64{"b": 5}}
+	heir := &account{lanes: []*lane{{}}, wake: make(chan struct{}, 1), written: map[string]uint64{"b": 5}}
 	a.bequeath(heir)
 	r, ok := heir.takeAhead()
 	got := ""

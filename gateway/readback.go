@@ -13,7 +13,7 @@ import (
 // these attributes are left out of what is still to be sent.
 func (g *Gateway) readBack(d *Device, r Record) {
 	a := g.account(d.User)
-	behind := a != nil && (a.waits() || a.aheadOpen())
+	behind := a != nil && a.waits()
 	seq := g.storeFor(d.User, r)
 	if a == nil {
 		return
@@ -31,10 +31,15 @@ func (g *Gateway) readBack(d *Device, r Record) {
 	}
 }
 
-// waits tells whether reports wait, also those of another backlog that go out
-// first.
+// waits tells whether reports wait: also those of another backlog that go out first,
+// and what goes out ahead or is on its way.
 func (a *account) waits() bool {
-	return a.buffer.Len(a.user) > 0 || a.backlog != stream && a.buffer.Len(historyLane(a.user)) > 0
+	if a.buffer.Len(a.user) > 0 || a.backlog != stream && a.buffer.Len(historyLane(a.user)) > 0 {
+		return true
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.flying || len(a.ahead.record.Values) > 0
 }
 
 // writtenKey is where written is kept beside the states of devices: no device

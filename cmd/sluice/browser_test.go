@@ -20,7 +20,6 @@ import (
 	"sluice/adapters/sim"
 	"sluice/gateway"
 	"sluice/gateway/cloud/twin"
-	"sluice/gateway/site"
 )
 
 // browser opens a headless Chromium of the size of a panel PC. A message on
@@ -346,17 +345,9 @@ func manyPoints(t *testing.T, address string) *gateway.Site {
 	b := &modbusBench{devices: 5, registers: 1000, poll: time.Second, pipeline: 1}
 	path := filepath.Join(t.TempDir(), "site.yaml")
 	write(t, path, strings.Replace(string(b.site()), "http: none", "http: "+address, 1))
-	s, found := site.Load(path, siteOptions())
-	if found.Errors() > 0 {
-		found.Print(os.Stderr)
-		t.Fatal("the site of this test is wrong")
-	}
+	s := testSite(t, path)
 	s.Cloud.URL = platform.URL()
-	field, simulated, err := sim.Start(s, sim.Options{Seed: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { field.Close() })
+	_, simulated := startField(t, s, sim.Options{Seed: 1})
 	return simulated
 }
 

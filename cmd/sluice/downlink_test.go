@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,7 +16,6 @@ import (
 	"sluice/adapters/sim"
 	"sluice/gateway"
 	"sluice/gateway/cloud/twin"
-	"sluice/gateway/site"
 )
 
 // writable is a site whose cloud may write: a drive with a command.
@@ -64,16 +62,7 @@ func newDriven(t *testing.T) *driven {
 	p := &driven{plant: &plant{path: filepath.Join(t.TempDir(), "site.yaml"), twin: platform}}
 	write(t, filepath.Join(filepath.Dir(p.path), "own.txt"), "o\n")
 	write(t, p.path, fmt.Sprintf(writable, platform.URL(), "127.0.0.1", "1"))
-	s, found := site.Load(p.path, siteOptions())
-	if found.Errors() > 0 {
-		found.Print(os.Stderr)
-		t.Fatal("the site of this test is wrong")
-	}
-	field, simulated, err := sim.Start(s, sim.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { field.Close() })
+	field, simulated := startField(t, testSite(t, p.path), sim.Options{})
 	p.sim = field
 	p.set(t, "a", "remote", gateway.UintValue(1))
 	p.set(t, "a", "word", gateway.UintValue(0))

@@ -14,7 +14,6 @@ import (
 
 	"sluice/adapters/sim"
 	"sluice/gateway/cloud/twin"
-	"sluice/gateway/site"
 )
 
 // heavySite has ten cloud devices of a thousand registers, all of which are
@@ -74,16 +73,7 @@ func TestMemoryIsBoundedWhateverTheBrokerDoes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "site.yaml")
 	write(t, filepath.Join(filepath.Dir(path), "password.txt"), "secret\n")
 	write(t, path, heavySite(platform.URL(), ports))
-	s, found := site.Load(path, siteOptions())
-	if found.Errors() > 0 {
-		found.Print(os.Stderr)
-		t.Fatal("the site of this test is wrong")
-	}
-	field, simulated, err := sim.Start(s, sim.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { field.Close() })
+	_, simulated := startField(t, testSite(t, path), sim.Options{})
 	for i, b := range simulated.Buses {
 		ports[i] = b.Port
 	}

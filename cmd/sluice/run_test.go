@@ -102,19 +102,33 @@ func newPlantOf(t *testing.T, o twin.Options) *plant {
 		write(t, filepath.Join(filepath.Dir(p.path), name), secret)
 	}
 	write(t, p.path, fmt.Sprintf(twoDevices, platform.URL(), "127.0.0.1", "1", "2"))
-	s, found := site.Load(p.path, siteOptions())
+	field, simulated := startField(t, testSite(t, p.path), sim.Options{})
+	p.sim = field
+	write(t, p.path, fmt.Sprintf(twoDevices, platform.URL(), simulated.Buses[0].Host, simulated.Buses[0].Port, simulated.Buses[1].Port))
+	return p
+}
+
+// testSite loads the site file of a test, without its secrets.
+func testSite(t *testing.T, path string) *gateway.Site {
+	t.Helper()
+	s, found := site.Load(path, siteOptions())
 	if found.Errors() > 0 {
 		found.Print(os.Stderr)
 		t.Fatal("the site of this test is wrong")
 	}
-	field, simulated, err := sim.Start(s, sim.Options{})
+	return s
+}
+
+// startField simulates the field of a site until the test ends, and gives the site
+// that leads there.
+func startField(t *testing.T, s *gateway.Site, o sim.Options) (*sim.Sim, *gateway.Site) {
+	t.Helper()
+	field, simulated, err := sim.Start(s, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { field.Close() })
-	p.sim = field
-	write(t, p.path, fmt.Sprintf(twoDevices, platform.URL(), simulated.Buses[0].Host, simulated.Buses[0].Port, simulated.Buses[1].Port))
-	return p
+	return field, simulated
 }
 
 func write(t *testing.T, path, content string) {

@@ -76,7 +76,7 @@ func (n *lane) send(ctx context.Context, l *link, p packet, of *gateway.Record, 
 	n.mu.Unlock()
 	err := l.hand(ctx, m)
 	if err != nil {
-		n.said(1)
+		n.said()
 		n.expectLess()
 		return m, err
 	}
@@ -87,7 +87,7 @@ func (n *lane) send(ctx context.Context, l *link, p packet, of *gateway.Record, 
 // acked waits for the PUBACK of a message; the time of its answer runs from there.
 func (n *lane) acked(ctx context.Context, l *link, m *message) error {
 	err := l.acked(ctx, m)
-	defer n.said(1)
+	defer n.said()
 	switch {
 	case err == nil:
 		n.quieten(time.Now())
@@ -99,14 +99,14 @@ func (n *lane) acked(ctx context.Context, l *link, m *message) error {
 	return err
 }
 
-// said notes that the PUBACKs of messages have come, or are not waited for any more.
-func (n *lane) said(messages int) {
+// said notes that the PUBACK of a message has come, or is not waited for any more.
+func (n *lane) said() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.unsaid -= messages
+	n.unsaid--
 }
 
-// giveUp waits for no PUBACK any more.
+// giveUp is said of all messages.
 func (n *lane) giveUp() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
