@@ -19,7 +19,8 @@ type Loss struct {
 // A gap takes the number of the last record that it stands for, and is on disk with the transaction that loses it; what is lost before it has
 // a number leaves a gap at the end of the lane. Gaps of one cause with nothing but gaps between them become one, so that a lane has no more
 // gaps than causes between two of its records, and gaps can't fill the buffer. A gap that grows while its consumer has it is seen again with
-// all that it says.
+// all that it says. A record that is dropped while its consumer has it counts as lost, since it may not arrive; who confirms it nevertheless
+// is not told of it.
 
 // Loss returns what a gap record says; false for any other record.
 func (r Record) Loss() (Loss, bool) {

@@ -74,12 +74,27 @@ func traced(t *testing.T, by int) bool {
 // a buffer on a disk that is in trouble.
 type cellar struct {
 	shop
-	away    atomic.Bool
-	gaps    atomic.Int64 // records that events of gaps have told of
-	events  atomic.Int64 // others
-	store   *buffer.Buffer
-	gateway *Gateway
-	end     func()
+	away     atomic.Bool
+	gaps     atomic.Int64 // events of gaps
+	told     atomic.Int64 // records that they have told of
+	events   atomic.Int64 // others
+	underway atomic.Int64 // records that were dropped while reports were on their way, and may be among them
+	dropped  atomic.Int64 // until these went on their way
+	store    *buffer.Buffer
+	gateway  *Gateway
+	end      func()
+}
+
+// Await is where nothing is on its way.
+func (c *cellar) Await(ctx context.Context, kind RecordKind, repeat bool) error {
+	if kind != ReportRecord {
+		return c.shop.Await(ctx, kind, repeat)
+	}
+	drops := func() int64 { return int64(c.store.Stats().Dropped.Total()) }
+	c.underway.Add(drops() - c.dropped.Load())
+	err := c.shop.Await(ctx, kind, repeat)
+	c.dropped.Store(drops())
+	return err
 }
 
 func (c *cellar) Publish(ctx context.Context, records []Record) (int, error) {
@@ -92,7 +107,8 @@ func (c *cellar) Publish(ctx context.Context, records []Record) (int, error) {
 		case !c.online():
 			return i, ErrLost
 		case r.Name == "gap":
-			c.gaps.Add(r.Values[0].Value.Int())
+			c.gaps.Add(1)
+			c.told.Add(r.Values[0].Value.Int())
 		default:
 			c.events.Add(1)
 		}
@@ -161,17 +177,21 @@ func (c *cellar) measures(t *testing.T) {
 }
 
 // check ends the gateway and gives its account: no reading is lost that is not
-// counted and told of, and none comes twice.
+// counted and told of, and none comes twice, but for the one that stands after a
+// gap. What was dropped while it was on its way is counted, and may have arrived.
 func (c *cellar) check(t *testing.T) {
 	t.Helper()
 	c.flows(t)
-	c.until(t, "told of what was dropped", func(s buffer.Stats) bool { return c.gaps.Load() >= int64(s.Dropped.Total()) })
+	c.until(t, "told of what was dropped", func(s buffer.Stats) bool {
+		return c.told.Load() >= int64(s.Dropped.Total())-c.underway.Load()
+	})
 	c.end()
 	s := c.store.Stats()
-	t.Logf("%d reports, %d lost, %d dropped, %d told of, %d doubled, %d commits failed, %d polls skipped",
-		c.gateway.Stats.Reports.Load(), c.lost, s.Dropped.Total(), c.gaps.Load(), c.doubled, s.Failures, c.gateway.Stats.Overruns.Load())
-	if c.lost != int(s.Dropped.Total()) || c.gaps.Load() != int64(s.Dropped.Total()) || c.doubled > 0 {
-		t.Errorf("%d lost, %d counted, %d told of, %d doubled", c.lost, s.Dropped.Total(), c.gaps.Load(), c.doubled)
+	lost, told, dropped := int64(c.lost), c.told.Load(), int64(s.Dropped.Total())
+	t.Logf("%d reports, %d lost, %d dropped, %d of them perhaps on their way, %d told of in %d gaps, %d doubled, %d commits failed, %d polls skipped",
+		c.gateway.Stats.Reports.Load(), lost, dropped, c.underway.Load(), told, c.gaps.Load(), c.doubled, s.Failures, c.gateway.Stats.Overruns.Load())
+	if lost > told || told > dropped || lost < dropped-c.underway.Load() || int64(c.doubled) > c.gaps.Load() {
+		t.Errorf("%d lost, %d counted, %d told of, %d doubled", lost, dropped, told, c.doubled)
 	}
 }
 
@@ -318,7 +338,7 @@ func TestFullBufferTellsTheCloudWhatIsMissing(t *testing.T) {
 	c.flows(t)
 	c.until(t, "told", func(buffer.Stats) bool { return c.gaps.Load() > 0 })
 	c.end()
-	if c.lost == 0 || int64(c.lost) != c.gaps.Load() || c.doubled > 0 || c.store.Stats().FileSize > 1<<20 {
-		t.Errorf("%d readings are missing, %d were told of, %d came twice", c.lost, c.gaps.Load(), c.doubled)
+	if c.lost == 0 || int64(c.lost) != c.told.Load() || int64(c.doubled) > c.gaps.Load() || c.store.Stats().FileSize > 1<<20 {
+		t.Errorf("%d readings are missing, %d were told of, %d came twice", c.lost, c.told.Load(), c.doubled)
 	}
 }
