@@ -21,38 +21,40 @@ func (b *Buffer) PeekAfter(name string, after uint64, limit int) ([]Record, erro
 	defer l.reading.Unlock()
 	b.layout.RLock()
 	defer b.layout.RUnlock()
-	records, err := b.peek(l, after, limit)
-	if err != nil {
+	var records []Record
+	if err := b.look(l, after, limit, func(r []Record) { records = r }); err != nil {
 		return nil, fmt.Errorf("read lane %s of buffer %s: %w", name, b.path, err)
 	}
 	return records, nil
 }
 
-func (b *Buffer) peek(l *lane, after uint64, limit int) ([]Record, error) {
+// look shows what Peek returns, under all locks.
+func (b *Buffer) look(l *lane, after uint64, limit int, show func([]Record)) error {
 	b.mu.Lock()
 	undecided, diskless := l.undecided || l.unsure, b.diskless()
 	after = max(after, l.confirmed)
 	b.mu.Unlock()
 	switch {
 	case undecided && !diskless:
-		return nil, nil
+		return nil
 	case undecided || after > 0:
-		return b.readAfter(l, after, limit)
+		return b.lookAfter(l, after, limit, show)
 	}
 	if err := b.fillHead(l, limit); err != nil {
-		return nil, err
+		return err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return l.visible(l.head, l.disk > len(l.head), 0, limit, b.diskless()), nil
+	show(l.visible(l.head, l.disk > len(l.head), 0, limit, b.diskless()))
+	return nil
 }
 
-// readAfter is peek beyond the head.
-func (b *Buffer) readAfter(l *lane, after uint64, limit int) ([]Record, error) {
+// lookAfter is look beyond the head.
+func (b *Buffer) lookAfter(l *lane, after uint64, limit int, show func([]Record)) error {
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
-		return nil, errClosed
+		return errClosed
 	}
 	after = max(after, l.acked)
 	segs := l.segmentsAfter(after)
@@ -65,12 +67,13 @@ func (b *Buffer) readAfter(l *lane, after uint64, limit int) ([]Record, error) {
 	b.mu.Unlock()
 	chunk, ended, err := b.read(l.id, segs, after, limit, readBytes)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	chunk = slices.DeleteFunc(chunk, func(r Record) bool { return l.holds(r.Seq) }) // its commit is not finished
-	return l.visible(chunk, !ended, after, limit, b.diskless()), nil
+	show(l.visible(chunk, !ended, after, limit, b.diskless()))
+	return nil
 }
 
 // segmentsAfter are those that may hold records of the lane behind a number.

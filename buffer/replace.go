@@ -63,39 +63,34 @@ func (b *Buffer) ReplaceGap(name, to string, event func(Loss) []byte) (bool, err
 	defer l.reading.Unlock()
 	b.layout.RLock()
 	defer b.layout.RUnlock()
-	b.mu.Lock()
-	undecided := l.undecided
-	b.mu.Unlock()
-	if undecided {
-		return false, nil
-	}
-	if err := b.fillHead(l, 1); err != nil {
+	done := false
+	err := b.look(l, 0, 1, func(front []Record) { done = len(front) > 0 && b.replaceGap(l, front[0], to, event) })
+	if err != nil {
 		return false, fmt.Errorf("read lane %s of buffer %s: %w", name, b.path, err)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	front := l.visible(l.head, l.disk > len(l.head), 0, 1, b.diskless())
-	if len(front) == 0 {
-		return false, nil
-	}
-	loss, ok := front[0].Loss()
+	return done, nil
+}
+
+// replaceGap is ReplaceGap with all locks, for the record at the front.
+func (b *Buffer) replaceGap(l *lane, front Record, to string, event func(Loss) []byte) bool {
+	loss, ok := front.Loss()
 	if !ok || b.closed {
-		return false, nil
+		return false
 	}
 	if data := event(loss); data != nil {
 		if b.next == b.reserved {
-			return false, nil // the disk has to be written before there are numbers again
+			return false // the disk has to be written before there are numbers again
 		}
 		b.count.Appended++
 		now := time.Now()
 		p := &pending{lane: b.lane(to), class: Event, time: now, added: now, value: encode(Event, now, data)}
 		b.enqueue(p)
-		b.holds = append(b.holds, hold{l, front[0].Seq, p})
+		b.holds = append(b.holds, hold{l, front.Seq, p})
 		signal(b.kick)
 	}
-	b.ack(l, front[0].Seq)
+	b.ack(l, front.Seq)
 	b.boundMemory()
-	return true, nil
+	return true
 }
 
 // Move puts records of a lane, as Peek gave them, at the end of another lane as attributes and acknowledges those up to a number, in one step: no

@@ -287,7 +287,7 @@ func TestALaneThatStandsStillGoesOn(t *testing.T) {
 }
 
 // TestALaneIsReadWhereTheFileCantBeReopened: the file system has become read-only, say. What waits on disk and in memory goes out all the same,
-// once.
+// once, and so does what tells of gaps.
 func TestALaneIsReadWhereTheFileCantBeReopened(t *testing.T) {
 	path := newPath(t)
 	o, armed := lateOnce(Options{MaxSize: 1 << 20})
@@ -318,11 +318,18 @@ func TestALaneIsReadWhereTheFileCantBeReopened(t *testing.T) {
 	if err := b.Sync(context.Background()); err == nil {
 		t.Error("the control failed: it can be reopened")
 	}
-	last, came := uint64(0), 0
+	last, came, told := uint64(0), 0, 0
 	for end := time.Now().Add(20 * time.Second); last < n && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		_, err := b.ReplaceGap("l", "events", func(g Loss) []byte {
+			told += g.Records
+			return []byte("lost")
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, r := range peek(t, b, "l", 100) {
 			if r.Class == Gap {
-				continue
+				break
 			}
 			if r.Seq <= last {
 				t.Fatalf("%d after %d", r.Seq, last)
@@ -332,9 +339,13 @@ func TestALaneIsReadWhereTheFileCantBeReopened(t *testing.T) {
 		}
 		b.Ack("l", last)
 	}
-	if last != n || came < 900 {
-		t.Errorf("%d of %d came, the last is %d", came, n, last)
+	if last != n || came < 900 || came+told != int(n) {
+		t.Errorf("%d of %d came, gaps tell of %d, the last is %d", came, n, told, last)
 	}
+	if b.Len("events") != 1 {
+		t.Errorf("%d events of gaps", b.Len("events"))
+	}
+	b.Ack("events", 1<<40)
 	if err := os.Rename(path+".away", path); err != nil {
 		t.Fatal(err)
 	}
