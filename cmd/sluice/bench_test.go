@@ -65,7 +65,7 @@ func TestBenchLimits(t *testing.T) {
 		first, _ := strconv.Atoi(line[1])
 		anonymous, _ := strconv.ParseFloat(line[2], 64)
 		end, _ := strconv.Atoi(line[3])
-		if first > 5000 || anonymous > 128 || end > 2000 {
+		if first > 15000 || anonymous > 128 || end > 2000 {
 			t.Errorf("first value after %d ms, %.1f MiB, end after %d ms", first, anonymous, end)
 		}
 	}

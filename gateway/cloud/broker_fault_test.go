@@ -84,7 +84,7 @@ func TestNothingIsLostWhateverMosquittoDoes(t *testing.T) {
 			p.broker.stop()
 			time.Sleep(30 * time.Second)
 			p.broker.start(t)
-		}, 2},
+		}, window},
 		"half-open, busy": {func(t *testing.T, p *plant) {
 			p.proxy.fall()
 			p.notices(t, noticed)
