@@ -185,7 +185,7 @@ func TestBrowseAForeignServer(t *testing.T) {
 // times hold none, and some of its numbers are out of the ranges it gives them.
 func readWell(t *testing.T, s *gateway.Site, endpoint string) {
 	t.Helper()
-	s.Buses[0].Endpoint, s.Buses[0].Timeout = endpoint, 10*time.Second
+	s.Buses[0].Endpoint, s.Buses[0].Timeout = endpoint, time.Minute
 	adapter, err := opcua.New(gateway.Env{Log: slog.New(slog.DiscardHandler)}, s.Buses[0], s.Devices)
 	if err != nil {
 		t.Fatal(err)
