@@ -112,12 +112,13 @@ func (b *Buffer) tick(now time.Time) {
 
 // expire drops what is too old, also what could not be written for so long. It is called with writer.
 func (b *Buffer) expire(now time.Time) error {
+	pending := b.oldestPending() >> segmentBits
 	b.mu.Lock()
 	limit := b.ages.expired(now)
 	if limit > 0 {
 		b.expireMemory(limit)
 	}
-	runs := b.expiredRuns(limit)
+	runs := b.expiredRuns(limit, pending)
 	b.mu.Unlock()
 	for _, run := range runs {
 		old := func(e entry) bool { return e.seq < limit }
@@ -138,7 +139,7 @@ func (b *Buffer) expireMemory(limit uint64) {
 
 // expiredRuns lists the segments that may hold records with a number below the limit: whole ones several at a time, and the one
 // that is only partly below by itself. It is asked with each commit, so it looks at no other segment.
-func (b *Buffer) expiredRuns(limit uint64) (runs [][]*segment) {
+func (b *Buffer) expiredRuns(limit, pending uint64) (runs [][]*segment) {
 	const together = 32
 	var run []*segment
 	first := uint64(0) // number that the segment may begin with
@@ -147,8 +148,8 @@ func (b *Buffer) expiredRuns(limit uint64) (runs [][]*segment) {
 			break
 		}
 		whole := s.id < limit>>segmentBits
-		holds := b.mayExpire(s)
-		if holds && whole && len(run) < together {
+		holds := b.mayExpire(s, limit)
+		if holds && whole && len(run) < together && (run == nil || s.id <= pending) {
 			run = append(run, s)
 		} else {
 			if run != nil {
@@ -169,10 +170,11 @@ func (b *Buffer) expiredRuns(limit uint64) (runs [][]*segment) {
 	return runs
 }
 
-// mayExpire tells whether a lane still needs records of the segment that are no gaps.
-func (b *Buffer) mayExpire(seg *segment) bool {
+// mayExpire tells whether a lane still needs records of the segment that are no gaps and below the limit.
+func (b *Buffer) mayExpire(seg *segment, limit uint64) bool {
 	for _, l := range b.lanes {
-		if i, ok := l.shareIndex(seg.id); ok && l.shares[i].live > 0 && (l.shares[i].attrs || l.shares[i].events) {
+		i, ok := l.shareIndex(seg.id)
+		if s := l.shares; ok && s[i].live > 0 && s[i].oldest > 0 && max(s[i].oldest, l.acked+1) < limit {
 			return true
 		}
 	}

@@ -88,3 +88,79 @@ func TestAgeHoldsInMemory(t *testing.T) {
 		}
 	})
 }
+
+// TestGapsTellOfAllThatIsTooOld: a lane has one record on disk and one that isn't yet; both get too old, and another lane's records fill
+// the segments behind. Two records are lost, and gaps must tell of two.
+func TestGapsTellOfAllThatIsTooOld(t *testing.T) {
+	b := open(t, newPath(t), Options{Gaps: true, MaxAge: time.Hour, Flush: 24 * time.Hour})
+	b.Append("a", Attributes, noon, numbered(1, 10))
+	syncNow(t, b)
+	b.writer.Lock()
+	b.Append("a", Attributes, noon, numbered(2, 10)) // waits for the disk
+	for n := range uint64(5 << segmentBits) {
+		b.Append("e", Event, noon, numbered(n+1, 10))
+	}
+	b.mu.Lock()
+	b.ages.mark(b.next, time.Now())
+	b.mu.Unlock()
+	w := b.take(false) // the events go first
+	if err := b.store(w); err != nil {
+		t.Fatal(err)
+	}
+	b.settle(w)
+	if b.Stats().Pending != 1 {
+		t.Fatal("control", b.Stats().Pending)
+	}
+	if err := b.expire(time.Now().Add(2 * time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	b.writer.Unlock()
+	for range 3 {
+		syncNow(t, b)
+	}
+	s := balanced(t, b)
+	told := 0
+	last := uint64(0)
+	for {
+		rs := peek(t, b, "a", 10)
+		if len(rs) == 0 {
+			break
+		}
+		for _, r := range rs {
+			g, _ := r.Loss()
+			if r.Seq <= last {
+				t.Errorf("%d after %d", r.Seq, last)
+			}
+			last = r.Seq
+			told += g.Records
+		}
+		b.Ack("a", last)
+		syncNow(t, b)
+	}
+	if told != 2 {
+		t.Errorf("2 records of lane a are lost, gaps tell of %d; %+v", told, s)
+	}
+	balanced(t, b)
+}
+
+// TestBeyondMaxAgeACommitIsSmall: beyond MaxAge, a commit of one record doesn't write a whole segment anew each time.
+func TestBeyondMaxAgeACommitIsSmall(t *testing.T) {
+	path := newPath(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := open(t, path, Options{Gaps: true, MaxAge: 10 * time.Hour, Flush: time.Second})
+		var before Stats
+		for n := range uint64(11 * 360) { // one in ten seconds, nobody fetches
+			b.Append("l", Attributes, noon, numbered(n+1, 100))
+			if n == 10*360+100 {
+				before = b.Stats()
+			}
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+		}
+		after := b.Stats()
+		appended, commits := after.Appended-before.Appended, after.Commits-before.Commits
+		if commits > appended+appended/10 {
+			t.Errorf("%d records took %d transactions", appended, commits)
+		}
+	})
+}

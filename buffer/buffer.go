@@ -78,7 +78,10 @@ const (
 	defaultBlock  = 1 << 32
 )
 
-var errClosed = errors.New("buffer is closed")
+var (
+	errClosed    = errors.New("buffer is closed")
+	errNoNumbers = errors.New("the disk has to be written before there are numbers again")
+)
 
 // Buffer is an open buffer file. Its methods may be called from several goroutines.
 // Locks are taken in the order lane.reading, writer, layout, mu.
@@ -100,6 +103,7 @@ type Buffer struct {
 	allocSize  int64           // the file grows by so much
 	quarantine int64           // bytes in quarantine
 	suspect    bool            // a commit has failed: the file has to be reopened
+	stumbled   bool            // bbolt has panicked, and may still look through the file in a goroutine of its own: the map has to stay
 	unsure     *unsure         // to be undone
 	undecided  *undecided      // to be looked up
 	left       map[uint64]bool // numbers of the batch that are not written any more, and may be in the file
@@ -218,6 +222,8 @@ func (b *Buffer) Sync(ctx context.Context) error {
 			return fmt.Errorf("sync buffer %s: %w", b.path, err)
 		}
 		if err := b.commit(true); err != nil {
+			b.note(err) // its batch is tried again, also where nothing else is due
+			signal(b.kick)
 			return err
 		}
 		if b.oldestPending() > last {
@@ -266,6 +272,9 @@ func (b *Buffer) Close() error {
 	b.reportLosses()
 	b.writer.Lock() // a Put or Quarantine that is still running ends first
 	defer b.writer.Unlock()
+	if b.stumbled {
+		return errors.Join(err, flock(b.file, false))
+	}
 	return errors.Join(err, b.db.Close())
 }
 

@@ -294,3 +294,32 @@ func TestSyncEndsWithItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestABatchThatFailedInASyncIsTriedAgain: a batch that fails once inside a Sync (or a Quarantine) is tried again by the buffer, though
+// nothing else is due.
+func TestABatchThatFailedInASyncIsTriedAgain(t *testing.T) {
+	path := newPath(t)
+	synctest.Test(t, func(t *testing.T) {
+		fail := false
+		o := Options{Flush: time.Second, Gaps: true}
+		o.fail = func() error {
+			if fail {
+				fail = false
+				return errDisk
+			}
+			return nil
+		}
+		b := open(t, path, o)
+		b.Append("l", Attributes, noon, []byte("x"))
+		synctest.Wait()
+		fail = true
+		if err := b.Sync(context.Background()); !errors.Is(err, errDisk) {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if s := b.Stats(); s.Pending != 0 {
+			t.Errorf("an hour after one failed Sync the record is not on disk: %+v", s)
+		}
+	})
+}

@@ -39,6 +39,13 @@ func (b *Buffer) used() int64 {
 // shrink makes a file fit that is larger than it may be now: the oldest records go, and the others to a new file.
 func (b *Buffer) shrink() {
 	size := b.top
+	if info, err := os.Stat(b.path); err == nil {
+		size = max(size, info.Size())
+	}
+	reserved, err := allocated(b.path)
+	if err == nil && reserved > b.opt.MaxSize*9/8 { // the file system has something of its own there
+		size = max(size, reserved)
+	}
 	if size <= b.opt.MaxSize {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 func TestMostlyEmptyFileGetsSmall(t *testing.T) {
@@ -54,5 +55,77 @@ func TestMostlyEmptyFileGetsSmall(t *testing.T) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(entries) != 1 {
 		t.Fatalf("%v %v", entries, err)
+	}
+}
+
+// TestTheLockIsOfTheFileThatIsThere: while one process opens a file that it makes small, another waits for the lock of the file that was
+// there. It must not go on with a file that has no name any more.
+func TestTheLockIsOfTheFileThatIsThere(t *testing.T) {
+	path := newPath(t)
+	b := open(t, path, Options{MaxSize: 32 << 20})
+	for n := range uint64(20_000) {
+		b.Append("l", Attributes, noon, numbered(n+1, 600))
+		if n%2000 == 0 {
+			syncNow(t, b)
+		}
+	}
+	syncNow(t, b)
+	drain(t, b, "l")
+	syncNow(t, b)
+	closeNow(t, b)
+	first, err := lockFile(path) // process one
+	if err != nil {
+		t.Fatal(err)
+	}
+	type result struct {
+		b   *Buffer
+		err error
+	}
+	second := make(chan result)
+	go func() {
+		b, err := Open(path, Options{MaxSize: 32 << 20})
+		second <- result{b, err}
+	}()
+	time.Sleep(100 * time.Millisecond) // it waits
+	one := &Buffer{path: path, opt: Options{MaxSize: 32 << 20}, allocSize: 1 << 20}
+	if one.opt, err = one.opt.withDefaults(); err != nil {
+		t.Fatal(err)
+	}
+	one.opt.freeDisk = func() (int64, error) { return 1 << 40, nil }
+	one.lanes, one.byID, one.losses = map[string]*lane{}, map[uint32]*lane{}, map[dropKey]*Drop{}
+	if err := one.use(first); err != nil { // compacts
+		t.Fatal(err)
+	}
+	defer one.db.Close()
+	r := <-second
+	if r.err == nil {
+		r.b.Append("l", Event, noon, []byte("for nobody"))
+		syncNow(t, r.b)
+		t.Errorf("two have the buffer open at once; the second writes to a file without a name")
+		r.b.Close()
+	}
+}
+
+// TestALowerMaxSizeOfAFileThatIsMostlyEmpty: a file opened with a lower max_size, mostly empty: nothing is above the new size.
+func TestALowerMaxSizeOfAFileThatIsMostlyEmpty(t *testing.T) {
+	for name, pre := range map[string]bool{"grown": false, "reserved": true} {
+		t.Run(name, func(t *testing.T) {
+			path := newPath(t)
+			b := open(t, path, Options{MaxSize: 64 << 20, Preallocate: pre})
+			for n := range uint64(6000) {
+				b.Append("l", Attributes, noon, numbered(n+1, 400))
+			}
+			syncNow(t, b)
+			closeNow(t, b)
+			size := b.top + 8192
+			if pre {
+				size = 8 << 20
+			}
+			b = open(t, path, Options{MaxSize: size, Preallocate: pre})
+			taken, _ := allocated(path)
+			if s := b.Stats(); s.FileSize > size || taken > size {
+				t.Errorf("max size %d: file has %d bytes and takes %d of the disk", size, s.FileSize, taken)
+			}
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"time"
@@ -192,6 +193,7 @@ func (l *lane) see(seq uint64, class Class, cause Cause) {
 		l.newest = max(l.newest, seq)
 	} else if seq > l.newest {
 		l.tails = append(l.tails, tail{seq, cause})
+		slices.SortFunc(l.tails, func(t, u tail) int { return cmp.Compare(t.seq, u.seq) })
 	}
 }
 

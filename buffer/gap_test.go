@@ -236,3 +236,84 @@ func TestDamagedRecordLeavesAGap(t *testing.T) {
 		closeNow(t, b)
 	}
 }
+
+// TestGapsAtTheEndAreJoinedWhateverCameBetween: a lane whose newest record on disk becomes a gap behind which another gap stands: what it
+// loses later is joined all the same.
+func TestGapsAtTheEndAreJoinedWhateverCameBetween(t *testing.T) {
+	b := open(t, newPath(t), Options{Gaps: true})
+	b.Append("l", Attributes, noon, numbered(1, 10))
+	syncNow(t, b)
+	for range 1 << segmentBits {
+		b.Append("other", Attributes, noon, numbered(1, 10))
+	}
+	syncNow(t, b)
+	drain(t, b, "other")
+	lose := func(cause Cause) {
+		b.writer.Lock()
+		b.Append("l", Attributes, noon, numbered(1, 10))
+		w := b.take(true)
+		b.dropFromBatch(w, Attributes, cause)
+		if err := b.store(w); err != nil {
+			t.Fatal(err)
+		}
+		b.settle(w)
+		err := b.tidy()
+		b.writer.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	lose(CauseFull) // tail
+	b.writer.Lock()
+	if err := b.dropOf(b.oldestWith(Attributes), dropAttributes, CauseFull); err != nil { // the first record
+		t.Fatal(err)
+	}
+	b.writer.Unlock()
+	for range 100 {
+		lose(CauseFull)
+	}
+	syncNow(t, b)
+	if n := b.Len("l"); n > 2 {
+		t.Errorf("%d gaps of one cause with nothing between, tails %d", n, len(b.lanes["l"].tails))
+	}
+}
+
+// TestAGapIsNotMovedBehindWhatWaits: a lane's gap stays in front of a record of the lane that isn't on disk yet.
+func TestAGapIsNotMovedBehindWhatWaits(t *testing.T) {
+	b := open(t, newPath(t), Options{Gaps: true})
+	b.writer.Lock()
+	b.Append("a", Attributes, noon, make([]byte, 40<<20)) // refused: a gap in segment 0
+	w := b.take(false)
+	if err := b.store(w); err != nil {
+		t.Fatal(err)
+	}
+	b.settle(w)
+	fill := func(n int) {
+		for range n {
+			b.Append("other", Attributes, noon, numbered(1, 10))
+		}
+	}
+	fill(1 << segmentBits)
+	b.Append("a", Attributes, noon, numbered(2, 10)) // in segment 1, waits for Flush
+	fill(1 << segmentBits)
+	b.Ack("other", b.next-1) // never written
+	for n := range uint64(300) {
+		b.Append("e", Event, noon, numbered(n+1, 10)) // in segment 2
+	}
+	w = b.take(false)
+	if err := b.store(w); err != nil {
+		t.Fatal(err)
+	}
+	b.settle(w)
+	if err := b.dropOf(b.oldestWith(Event), func(e entry) bool { return e.class == Event && e.seq%2 == 0 }, CauseFull); err != nil {
+		t.Fatal(err)
+	}
+	b.writer.Unlock()
+	syncNow(t, b)
+	got := peek(t, b, "a", 10)
+	for i, r := range got {
+		if i > 0 && r.Seq < got[i-1].Seq {
+			t.Errorf("%d after %d", r.Seq, got[i-1].Seq)
+		}
+	}
+}

@@ -66,7 +66,14 @@ func lockFile(path string) (*os.File, error) {
 	for {
 		err := flock(f, true)
 		if err == nil {
-			return f, nil
+			if there, err := stillThere(f, path); there || err != nil {
+				return f, err
+			}
+			_ = f.Close() // another process has put a new file in its place
+			if f, err = os.OpenFile(path, os.O_RDWR, 0); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		select {
 		case <-ctx.Done():
@@ -74,6 +81,18 @@ func lockFile(path string) (*os.File, error) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+func stillThere(f *os.File, path string) (bool, error) {
+	mine, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	now, err := os.Stat(path)
+	if err != nil {
+		return false, err
+	}
+	return os.SameFile(mine, now), nil
 }
 
 // openLimited opens a locked file that has been looked through.

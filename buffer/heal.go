@@ -158,6 +158,9 @@ func (b *Buffer) reopen() error {
 	b.db, b.file = db, f
 	err = b.view(b.noteTop)
 	b.layout.Unlock()
-	_ = before.Close() // it was of no use any more
+	if !b.stumbled {
+		_ = before.Close() // it was of no use any more
+	}
+	b.stumbled = false
 	return err
 }

@@ -39,9 +39,10 @@ type lane struct {
 // share is what a lane has in a segment.
 type share struct {
 	seg    *segment
-	live   int  // unacknowledged records
-	attrs  bool // some of them may be attributes
-	events bool // some of them may be events
+	live   int    // unacknowledged records
+	attrs  bool   // some of them may be attributes
+	events bool   // some of them may be events
+	oldest uint64 // no record that is no gap has a lower number; 0: there is none
 }
 
 // lane returns the lane of that name, new if need be. It becomes known on disk with its first record.

@@ -51,6 +51,19 @@ func (b *Buffer) handOver(from, to *pending) {
 	}
 }
 
+// takeOver says that a record in memory takes the place of those of a lane up to a number, also where these took the place of others.
+func (b *Buffer) takeOver(l *lane, upTo uint64, to *pending) {
+	for i := range b.holds {
+		switch h := b.holds[i]; {
+		case h.last.lane != l || !l.holds(h.last.seq):
+		case h.last.seq <= upTo:
+			b.holds[i].last = to
+		default: // of some of them
+			b.holds = append(b.holds, hold{h.lane, h.first, to})
+		}
+	}
+}
+
 // ReplaceGap takes the gap at the front of a lane and puts the event that is made of it at the end of another, in one step: no commit has one
 // without the other. It tells whether there was a gap that is gone now. Of an event of nil nothing is kept. The function is called under the
 // buffer's locks: it must not call the buffer.
@@ -85,6 +98,7 @@ func (b *Buffer) replaceGap(l *lane, front Record, to string, event func(Loss) [
 		now := time.Now()
 		p := &pending{lane: b.lane(to), class: Event, time: now, added: now, value: encode(Event, now, data)}
 		b.enqueue(p)
+		b.takeOver(l, front.Seq, p)
 		b.holds = append(b.holds, hold{l, front.Seq, p})
 		signal(b.kick)
 	}
@@ -122,6 +136,7 @@ func (b *Buffer) shift(l *lane, upTo uint64, target *lane, records []Record) int
 		upTo = records[n-1].Seq
 	}
 	b.count.Appended += uint64(n)
+	b.takeOver(l, upTo, last)
 	b.holds = append(b.holds, hold{l, records[0].Seq, last})
 	b.ack(l, upTo)
 	signal(target.ready)

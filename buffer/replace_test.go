@@ -204,3 +204,51 @@ func TestWhatWasMovedAndConfirmedIsDone(t *testing.T) {
 		t.Errorf("%d and %d are there again", b.Len("from"), b.Len("to"))
 	}
 }
+
+// TestWhatIsMovedTwiceOutlivesACrash: records that are moved twice before they are on disk: after a crash each is in one lane at least.
+func TestWhatIsMovedTwiceOutlivesACrash(t *testing.T) {
+	for _, twice := range []string{"moved", "gap"} {
+		t.Run(twice, func(t *testing.T) {
+			var f faults
+			o := f.options(Options{Gaps: true, Flush: time.Hour})
+			o.retry = time.Hour
+			b := open(t, newPath(t), o)
+			b.Append("a", Attributes, noon, []byte("record"))
+			syncNow(t, b)
+			f.early.Store(true)
+			b.Append("other", Attributes, noon, []byte("frozen"))
+			err := b.commit(true)
+			if b.note(err); err == nil {
+				t.Fatal("control")
+			}
+			if b.Move("a", peek(t, b, "a", 1)[0].Seq, "b", peek(t, b, "a", 1)) != 1 {
+				t.Fatal("not moved")
+			}
+			switch twice {
+			case "moved":
+				if b.Move("b", peek(t, b, "b", 1)[0].Seq, "c", peek(t, b, "b", 1)) != 1 {
+					t.Fatal("not moved")
+				}
+			case "gap": // memory reaches its bound
+				b.mu.Lock()
+				b.losePending(b.lanes["b"].mem[0], CauseMemory)
+				b.mu.Unlock()
+				if done, err := b.ReplaceGap("b", "c", func(Loss) []byte { return []byte("lost") }); !done || err != nil {
+					t.Fatal(done, err)
+				}
+			}
+			f.early.Store(false)
+			b.writer.Lock()
+			w := b.take(false)
+			if err := b.store(w); err != nil {
+				t.Fatal(err)
+			}
+			b.settle(w)
+			b.writer.Unlock()
+			after := open(t, copyFile(t, b.path), Options{Gaps: true})
+			if after.Len("a")+after.Len("b")+after.Len("c") == 0 {
+				t.Error("after a crash the record is in no lane, and nothing tells of it")
+			}
+		})
+	}
+}

@@ -38,19 +38,24 @@ func (b *Buffer) updateWithin(limit int64, fn func(*bolt.Tx) error) error {
 	b.onDisk.Add(1)
 	defer b.onDisk.Add(-1)
 	err := guard(func() error {
-		return b.db.Update(func(tx *bolt.Tx) error {
-			err := fn(tx)
-			if err == nil && b.opt.fail != nil {
-				err = b.opt.fail()
-			}
-			refused = err != nil
+		tx, err := b.db.Begin(true)
+		if err != nil {
 			return err
-		})
+		}
+		defer func() { _ = tx.Rollback() }() // after a panic, db.Update would look through all pages, in a goroutine where nobody catches another
+		if err = fn(tx); err == nil && b.opt.fail != nil {
+			err = b.opt.fail()
+		}
+		if refused = err != nil; refused {
+			return err
+		}
+		return tx.Commit()
 	})
 	if err == nil && b.opt.failLate != nil {
 		err = b.opt.failLate()
 	}
 	if err != nil {
+		b.stumbled = b.stumbled || errors.Is(err, ErrDamaged)
 		b.suspect = b.suspect || !refused && !errors.Is(err, berrors.ErrMaxSizeReached)
 		return err
 	}

@@ -31,6 +31,8 @@ type salvage struct {
 	gaps       int
 	written    int
 	orphan     bool // reading a page that the root doesn't lead to
+	above      bool // a page that leads to segments is missing: of some records nobody can tell
+	small      bool // something that is no record is missing
 }
 
 type laneMark struct {
@@ -40,16 +42,36 @@ type laneMark struct {
 
 // salvaged is where a record stands in the file, or a gap for lost ones. There may be millions.
 type salvaged struct {
-	seq   uint64
-	at    int64 // of its value
-	size  uint32
-	lane  uint32
-	lost  int32 // 0: a record
-	class Class
+	seq  uint64
+	at   int64  // of its value; of lost ones, how many they are
+	kind uint32 // its class above its size; of lost ones 0
+	lane uint32
+}
+
+const sizeBits = 28
+
+func newSalvaged(seq uint64, at int64, v []byte) salvaged {
+	return salvaged{seq, at, uint32(classOf(v))<<sizeBits | uint32(len(v)), laneOf(v)}
+}
+
+func newLost(seq uint64, lane uint32, records int64) salvaged { return salvaged{seq, records, 0, lane} }
+
+func (r *salvaged) class() Class { return Class(r.kind >> sizeBits) }
+func (r *salvaged) size() int64  { return int64(r.kind & (1<<sizeBits - 1)) }
+
+// lost is how many records it stands for that are lost, or 0.
+func (r *salvaged) lost() int64 {
+	if r.kind == 0 {
+		return r.at
+	}
+	return 0
 }
 
 // hole is a range of numbers of which a page was damaged.
-type hole struct{ lo, hi uint64 }
+type hole struct {
+	lo, hi  uint64
+	segment bool // the page was one of a segment
+}
 
 // read goes through a file.
 func readDamaged(f *os.File) (*salvage, error) {
@@ -62,12 +84,17 @@ func readDamaged(f *os.File) (*salvage, error) {
 	w.visit = s.visit
 	w.damage = func(t tree, _ uint64, _ error) bool {
 		s.holes = append(s.holes, holeOf(t))
+		s.above = s.above || len(t.path) == 0 || len(t.path) == 1 && t.path[0] == string(segmentsBucket)
+		s.small = s.small || len(t.path) == 0 || t.path[0] != string(segmentsBucket)
 		return true
 	}
 	if err != nil {
-		s.holes = append(s.holes, hole{0, 1<<64 - 1})
+		s.holes = append(s.holes, hole{hi: 1<<64 - 1})
+		s.small = true
 	}
 	if p.root != 0 {
+		n := p.countRecords()
+		s.records = make([]salvaged, 0, n+n/100+1000) // growing would take it twice
 		w.walk(tree{}, p.root, 0)
 	}
 	if len(s.holes) > 0 {
@@ -77,9 +104,22 @@ func readDamaged(f *os.File) (*salvage, error) {
 	return s, nil
 }
 
+func (p *boltFile) countRecords() (n int) {
+	w := p.walker()
+	w.damage = func(tree, uint64, error) bool { return true }
+	w.visit = func(path []string, _ element) {
+		if len(path) == 2 && path[0] == string(segmentsBucket) {
+			n++
+		}
+	}
+	w.walk(tree{}, p.root, 0)
+	return n
+}
+
 func holeOf(t tree) hole {
-	h := hole{0, 1<<64 - 1}
+	h := hole{hi: 1<<64 - 1}
 	if len(t.path) == 2 && t.path[0] == string(segmentsBucket) {
+		h.segment = true
 		if len(t.lo) == 8 {
 			h.lo = seqOf(t.lo)
 		}
@@ -121,42 +161,56 @@ func (s *salvage) readLeaf(pg page, depth int) {
 func (s *salvage) visit(path []string, e element) {
 	k, v := e.key, e.value
 	switch {
-	case len(k) == 8 && intact(k, v):
+	case s.mayBeRecord(path, k, v) && intact(k, v):
 		if !s.orphan || s.inHole(seqOf(k)) {
-			s.records = append(s.records, salvaged{seq: seqOf(k), at: e.at, size: uint32(len(v)), lane: laneOf(v), class: classOf(v)})
+			s.records = append(s.records, newSalvaged(seqOf(k), e.at, v))
 		}
-	case s.visitSmall(k, v):
+	case s.visitSmall(path, k, v):
 	case len(path) == 2 && path[0] == string(segmentsBucket) && len(k) == 8:
 		lane := uint32(0)
 		if len(v) >= headerSize {
 			lane = laneOf(v)
 		}
-		s.records = append(s.records, salvaged{seq: seqOf(k), lane: lane, lost: 1})
+		s.records = append(s.records, newLost(seqOf(k), lane, 1))
 	case len(path) == 1 && path[0] != string(metaBucket), len(path) == 2:
-		s.holes = append(s.holes, hole{0, 1<<64 - 1}) // a lane or a value of the state: an older one may be left
+		s.holes = append(s.holes, hole{hi: 1<<64 - 1}) // a lane or a value of the state: an older one may be left
+		s.small = true
 	}
 }
 
-func (s *salvage) visitSmall(k, v []byte) bool {
+// mayBeRecord tells records from what has the same kind of checksum: in an orphan by the number, which is no text, and by what is in quarantine.
+func (s *salvage) mayBeRecord(path []string, k, v []byte) bool {
+	if path != nil {
+		return len(path) == 2 && path[0] == string(segmentsBucket)
+	}
+	_, aside := decodeQuarantined(k, v)
+	return len(k) == 8 && seqOf(k) < 1<<56 && !aside
+}
+
+func (s *salvage) visitSmall(path []string, k, v []byte) bool {
 	value, ok := unseal(k, v)
 	if !ok {
 		return false
 	}
+	if s.orphan && !s.small {
+		return true
+	}
+	in := func(bucket []byte) bool { return path == nil || path[0] == string(bucket) }
 	switch {
-	case k[0] == '/' && len(value) == 12:
+	case in(lanesBucket) && k[0] == '/' && len(value) == 12:
 		id, acked := binary.BigEndian.Uint32(value), binary.BigEndian.Uint64(value[4:])
 		s.lanes[id] = laneMark{string(k[1:]), max(acked, s.lanes[id].acked)}
-	case string(k) == string(reservedKey) && len(value) == 8:
+	case in(metaBucket) && string(k) == string(reservedKey) && len(value) == 8:
 		s.reserved = max(s.reserved, seqOf(value))
-	case string(k) == string(agesKey):
+	case in(metaBucket) && string(k) == string(agesKey):
 		if len(value) >= 8 && (len(s.ages) < 8 || seqOf(value) > seqOf(s.ages[4:])) {
 			s.ages = slices.Clone(v)
 		}
-	case len(k) == 8 && len(value) > headerSize:
+	case in(quarantineBucket) && len(k) == 8 && len(value) > headerSize:
 		if _, ok := decodeQuarantined(k, v); ok {
 			s.quarantine[seqOf(k)] = slices.Clone(v)
 		}
-	default:
+	case in(stateBucket):
 		if bucket, x, ok := decodeState(value); ok && x.stamp >= s.state[[2]string{bucket, string(k)}].stamp {
 			x.value = slices.Clone(x.value)
 			s.state[[2]string{bucket, string(k)}] = x
@@ -171,7 +225,7 @@ func (s *salvage) inHole(seq uint64) bool {
 
 // settle leaves each record once and in order, without those that are done, and counts what is missing.
 func (s *salvage) settle() {
-	order := func(a, b salvaged) int { return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.lost, b.lost)) }
+	order := func(a, b salvaged) int { return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.lost(), b.lost())) }
 	slices.SortStableFunc(s.records, order)
 	s.records = slices.CompactFunc(s.records, func(a, b salvaged) bool { return a.seq == b.seq })
 	s.fillHoles()
@@ -181,15 +235,18 @@ func (s *salvage) settle() {
 		_, aside := s.quarantine[r.seq]
 		switch {
 		case aside || ok && r.seq <= l.acked:
-		case r.lost > 0 || !ok:
-			r.lost = max(1, r.lost)
-			s.lost += int(r.lost)
+		case r.lost() > 0 || !ok:
+			r = newLost(r.seq, r.lane, max(1, r.lost()))
+			s.lost += int(r.lost())
 			known = append(known, r)
 		default:
 			known = append(known, r)
 		}
 	}
 	s.records = known
+	if s.above && s.lost == 0 {
+		s.lost = 1 // at least
+	}
 }
 
 // fillHoles counts the numbers that are missing in a damaged page. Numbers that never were on disk, because they had been acknowledged
@@ -197,7 +254,7 @@ func (s *salvage) settle() {
 func (s *salvage) fillHoles() {
 	var missing []salvaged
 	for _, h := range s.holes {
-		if h.hi-h.lo > 1<<segmentBits {
+		if !h.segment {
 			continue // of a page above the segments: its records have been found elsewhere
 		}
 		at, _ := slices.BinarySearchFunc(s.records, h.lo, func(r salvaged, seq uint64) int { return cmp.Compare(r.seq, seq) })
@@ -206,8 +263,9 @@ func (s *salvage) fillHoles() {
 			n--
 			last = s.records[at].seq + 1
 		}
+		n = min(n, 1<<segmentBits) // where records were moved together: most numbers are of none
 		if last = min(last, h.hi-1); n > 0 && (at == 0 || s.records[at-1].seq != last) {
-			missing = append(missing, salvaged{seq: last, lost: int32(n)})
+			missing = append(missing, newLost(last, 0, int64(n)))
 		} else if n > 0 {
 			s.lost += n
 		}
@@ -216,20 +274,45 @@ func (s *salvage) fillHoles() {
 	slices.SortStableFunc(s.records, func(a, b salvaged) int { return cmp.Compare(a.seq, b.seq) })
 }
 
+// keepNewest lets the oldest go, attributes first, since the new file has not taken all. It tells whether some are left to be written.
+func (s *salvage) keepNewest() bool {
+	fitted, size := int64(0), int64(0)
+	for i, r := range s.records {
+		if size += r.inFile(); i < s.written {
+			fitted = size
+		}
+	}
+	fitted -= fitted / 10
+	for _, class := range []Class{Attributes, Event} {
+		for i := range s.records {
+			if r := &s.records[i]; size > fitted && r.lost() == 0 && r.class() == class {
+				size -= r.inFile()
+				*r = newLost(r.seq, r.lane, 1)
+				s.lost++
+			}
+		}
+	}
+	return s.written > 0
+}
+
+// inFile is about what a record takes of a file.
+func (r *salvaged) inFile() int64 { return r.size() + 40 }
+
 // writeGaps makes gap records of what is lost. A damaged record's lane is believed if there is one of that number; else the gap goes to
 // the lane of the record before, or of the first.
 func (s *salvage) writeGaps(on bool) {
 	lane := uint32(0)
 	for _, r := range s.records {
-		if lane = r.lane; r.lost == 0 {
+		if lane = r.lane; r.lost() == 0 {
 			break
 		}
 	}
+	s.gaps = 0
 	open := map[uint32]int{} // by lane, the place of the gap that the next one is merged with
 	out := s.records[:0]
 	for _, r := range s.records {
-		if r.lost == 0 {
-			if lane = r.lane; r.class != Gap {
+		if r.lost() == 0 {
+			if lane = r.lane; r.class() != Gap {
 				delete(open, lane)
 			}
 			out = append(out, r)
@@ -242,15 +325,14 @@ func (s *salvage) writeGaps(on bool) {
 			continue
 		}
 		if at, ok := open[r.lane]; ok {
-			out[at].lost += r.lost
+			out[at].at += r.at
 			continue
 		}
 		open[r.lane] = len(out)
 		out = append(out, r)
 	}
-	for i, r := range out {
-		if r.lost > 0 {
-			out[i].class = Gap
+	for _, r := range out {
+		if r.lost() > 0 {
 			s.gaps++
 		}
 	}
@@ -266,6 +348,7 @@ func (s *salvage) write(db *bolt.DB) error {
 	for seq := range s.quarantine {
 		next = max(next, seq+1)
 	}
+	s.written = 0
 	err := db.Update(func(tx *bolt.Tx) error { return s.writeSmall(tx, next+defaultBlock) })
 	if err != nil {
 		return err
@@ -278,9 +361,9 @@ func (s *salvage) write(db *bolt.DB) error {
 
 func (s *salvage) writeAll(db *bolt.DB) error {
 	for rest := s.records; len(rest) > 0; {
-		n, size := 0, uint32(0)
+		n, size := 0, int64(0)
 		for n < len(rest) && size < 1<<20 && (n == 0 || rest[n].seq>>segmentBits-rest[0].seq>>segmentBits < 8) {
-			size += rest[n].size + headerSize
+			size += rest[n].size() + headerSize
 			n++
 		}
 		if err := db.Update(func(tx *bolt.Tx) error { return s.writeRecords(tx, rest[:n]) }); err != nil {
@@ -294,15 +377,15 @@ func (s *salvage) writeAll(db *bolt.DB) error {
 
 // value is what is to be written: the record, read once more, or a gap.
 func (s *salvage) value(r *salvaged) []byte {
-	if r.lost == 0 {
-		v, err := s.file.read(r.at, int64(r.size))
+	if r.lost() == 0 {
+		v, err := s.file.read(r.at, r.size())
 		if err == nil && intact(key(r.seq), v) {
 			return slices.Clone(v)
 		}
 		s.lost++ // by a disk that fails now
 		s.gaps++
 	}
-	return Loss{Cause: CauseCorrupt, Records: int(max(1, r.lost))}.value(r.seq, r.lane)
+	return Loss{Cause: CauseCorrupt, Records: int(max(1, r.lost()))}.value(r.seq, r.lane)
 }
 
 func (s *salvage) writeRecords(tx *bolt.Tx, records []salvaged) error {
@@ -365,7 +448,16 @@ func (b *Buffer) replace(f *os.File, reason error) error {
 	}
 	defer os.RemoveAll(dir)
 	temp := filepath.Join(dir, "buffer")
-	if err := build(temp, b.opt.MaxSize, s.write); err != nil {
+	err = build(temp, b.limitAnew(), s.write)
+	for tries := 5; err != nil && tries > 0 && s.keepNewest(); tries-- {
+		b.opt.Log.Warn("not all that was read of the damaged buffer fits into a new one, the oldest goes", "file", b.path, "err", err)
+		b.aside.Partial = true
+		s.writeGaps(b.opt.Gaps)
+		if err = os.Remove(temp); err == nil {
+			err = build(temp, b.limitAnew(), s.write)
+		}
+	}
+	if err != nil {
 		if checkErr := checkFile(temp); checkErr != nil {
 			return err // there is not even room for an empty one
 		}
@@ -386,6 +478,15 @@ func (b *Buffer) replace(f *os.File, reason error) error {
 		"err", reason, "salvaged", b.aside.Salvaged, "lost", b.aside.Lost)
 	b.removeOldAside()
 	return syncDir(filepath.Dir(b.path))
+}
+
+// limitAnew is how large a file beside this one may get.
+func (b *Buffer) limitAnew() int64 {
+	limit := b.opt.MaxSize
+	if free, err := b.opt.freeDisk(); err == nil {
+		limit = min(limit, free-b.opt.MinFreeDisk)
+	}
+	return max(limit, minMaxSize)
 }
 
 func asideName(path string, now time.Time) string {

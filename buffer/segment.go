@@ -103,6 +103,9 @@ func (l *lane) onDisk(seg *segment, seq uint64, class Class) {
 	}
 	s := l.shareIn(seg)
 	s.live++
+	if class != Gap && (s.oldest == 0 || seq < s.oldest) {
+		s.oldest = seq
+	}
 	switch class {
 	case Attributes:
 		s.attrs = true
@@ -186,6 +189,9 @@ func (b *Buffer) withGaps(run []*segment) []*segment {
 	defer b.mu.Unlock()
 	i, ok := b.segmentIndex(run[0].id)
 	if !ok || i == 0 {
+		return run
+	}
+	if run[0].id > oldest { // and a gap would get behind one
 		return run
 	}
 	if s := b.segs[i-1]; s.gaps == 0 || s.live-s.gaps > sparseLive || s.id >= oldest {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -386,4 +387,47 @@ func TestWhatIsConfirmedIsNotDropped(t *testing.T) {
 	if b.Len("l") != 0 || s.Dropped.Memory == 0 || c.total[CauseMemory] != s.Dropped.Memory {
 		t.Errorf("%d wait, gaps tell of %v, counted %+v", b.Len("l"), c.total, s.Dropped)
 	}
+}
+
+// TestAConsumerIsWokenWhereTheFileCantBeReopened: a consumer that waits for Ready, as it should, gets what is on disk also where the file
+// can't be reopened.
+func TestAConsumerIsWokenWhereTheFileCantBeReopened(t *testing.T) {
+	path := newPath(t)
+	synctest.Test(t, func(t *testing.T) {
+		o, armed := lateOnce(Options{MaxSize: 1 << 20, Flush: time.Second})
+		o.retry = 100 * time.Millisecond
+		b, err := Open(path, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range uint64(2000) {
+			b.Append("l", Attributes, noon, numbered(n+1, 300))
+		}
+		syncNow(t, b)
+		select {
+		case <-b.Ready("l"):
+		default:
+		}
+		b.writer.Lock()
+		armed.Store(true)
+		if _, err := b.makeRoom(&work{}); !errors.Is(err, errDisk) {
+			t.Fatalf("the control failed: %v", err)
+		}
+		if err := os.Rename(path, path+".away"); err != nil {
+			t.Fatal(err)
+		}
+		b.writer.Unlock()
+		if got := peek(t, b, "l", 10); len(got) > 0 {
+			t.Fatal("control")
+		}
+		select {
+		case <-b.Ready("l"):
+		case <-time.After(time.Hour):
+			t.Errorf("not woken within an hour, while Peek gives %d records", len(peek(t, b, "l", 10)))
+		}
+		if err := os.Rename(path+".away", path); err != nil {
+			t.Fatal(err)
+		}
+		closeNow(t, b)
+	})
 }
