@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -29,6 +30,15 @@ func (b *Buffer) Quarantine(name string, seq uint64, reason string) error {
 		return fmt.Errorf("quarantine record %d of lane %s in buffer %s: %w", seq, name, b.path, err)
 	}
 	return nil
+}
+
+// QuarantineNew keeps a record aside that is in no lane, as if it had been in this one, and returns its number; it is on disk at return.
+func (b *Buffer) QuarantineNew(name string, class Class, t time.Time, data []byte, reason string) (uint64, error) {
+	seq, err := b.setNewAside(name, encode(class, t, data), reason)
+	if err != nil {
+		return 0, fmt.Errorf("quarantine a new record of lane %s in buffer %s: %w", name, b.path, err)
+	}
+	return seq, nil
 }
 
 // Quarantined lists what is in quarantine, oldest first. Damaged records are left out.
@@ -62,11 +72,38 @@ func (b *Buffer) setAside(name string, seq uint64, reason string) error {
 	}
 	b.writer.Lock()
 	defer b.writer.Unlock()
+	return b.makingRoom(func() error { return b.moveAside(l, seq, reason) })
+}
+
+func (b *Buffer) setNewAside(name string, value []byte, reason string) (uint64, error) {
+	b.writer.Lock()
+	defer b.writer.Unlock()
+	b.mu.Lock()
+	if b.closed || b.next == b.reserved {
+		defer b.mu.Unlock()
+		if b.closed {
+			return 0, errClosed
+		}
+		return 0, errNoNumbers
+	}
+	l, seq := b.lane(name), b.next
+	b.next++
+	b.mu.Unlock()
+	seal(value, seq, l.id)
+	return seq, b.makingRoom(func() error {
+		b.layout.Lock()
+		defer b.layout.Unlock()
+		return b.putAside(&aside{lane: l, seq: seq, fresh: value, reason: reason}, func() { b.count.Appended++ })
+	})
+}
+
+// makingRoom does something to the file that needs room. It is called with writer.
+func (b *Buffer) makingRoom(do func() error) error {
 	if err := b.heal(); err != nil {
 		return err
 	}
 	for {
-		err := b.moveAside(l, seq, reason)
+		err := do()
 		if !errors.Is(err, berrors.ErrMaxSizeReached) {
 			return err
 		}
@@ -97,15 +134,20 @@ func (b *Buffer) moveAside(l *lane, seq uint64, reason string) error {
 	case s == nil:
 		return ErrNotFound
 	}
-	a := &aside{lane: l, seg: s.seg.id, seq: seq, reason: reason, limit: b.opt.MaxSize / 8, before: b.quarantine}
+	return b.putAside(&aside{lane: l, seg: s.seg.id, seq: seq, reason: reason}, func() { l.tookAside(s, seq) })
+}
+
+// putAside commits the change, and then makes memory say the same.
+func (b *Buffer) putAside(a *aside, settle func()) error {
+	a.limit, a.before = b.opt.MaxSize/8, b.quarantine
 	if err := b.update(a.apply); err != nil {
-		b.undoLater(l, a.undo)
+		b.undoLater(a.lane, a.undo)
 		return err
 	}
 	b.quarantine = a.after
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	l.tookAside(s, seq)
+	settle()
 	b.count.Quarantined++
 	b.evicted(a.evicted)
 	return nil
@@ -174,6 +216,7 @@ type aside struct {
 	lane    *lane
 	seg     uint64
 	seq     uint64
+	fresh   []byte // the record, where it is in no segment
 	reason  string
 	limit   int64
 	before  int64 // bytes in quarantine
@@ -186,13 +229,16 @@ type stored struct{ key, value []byte }
 
 func (a *aside) apply(tx *bolt.Tx) error {
 	k := key(a.seq)
+	v := a.fresh
 	seg := tx.Bucket(segmentsBucket).Bucket(key(a.seg))
-	if seg == nil {
-		return ErrNotFound
-	}
-	v := seg.Get(k)
-	if v == nil || !intact(k, v) || laneOf(v) != a.lane.id {
-		return ErrNotFound
+	if v == nil {
+		if seg == nil {
+			return ErrNotFound
+		}
+		v = seg.Get(k)
+		if v == nil || !intact(k, v) || laneOf(v) != a.lane.id {
+			return ErrNotFound
+		}
 	}
 	a.value = bytes.Clone(v)
 	value := sealed(k, append(appendText(appendText(nil, a.lane.name), a.reason), v...))
@@ -200,8 +246,10 @@ func (a *aside) apply(tx *bolt.Tx) error {
 	if err := a.evict(quarantine, int64(len(value))); err != nil {
 		return err
 	}
-	if err := seg.Delete(k); err != nil {
-		return err
+	if a.fresh == nil {
+		if err := seg.Delete(k); err != nil {
+			return err
+		}
 	}
 	return quarantine.Put(k, value)
 }
@@ -235,6 +283,9 @@ func (a *aside) undo(tx *bolt.Tx) error {
 		if err := quarantine.Put(old.key, old.value); err != nil {
 			return err
 		}
+	}
+	if a.fresh != nil {
+		return nil
 	}
 	seg, err := openSegment(tx.Bucket(segmentsBucket), a.seg)
 	if err != nil {

@@ -67,7 +67,7 @@ func (b *Buffer) prepareRetry(seq uint64) (*retry, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.next == b.reserved {
-		return nil, errors.New("the disk has to be written before there are numbers again")
+		return nil, errNoNumbers
 	}
 	r := &retry{from: seq, lane: b.lane(q.Lane), seq: b.next, class: q.Class, value: encode(q.Class, q.Time, q.Data)}
 	b.next++

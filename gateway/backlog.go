@@ -129,6 +129,11 @@ func (l *lane) await(ctx context.Context) error {
 	if l.account == nil || l.account.backlog != stream || l.kind != ReportRecord {
 		return l.uplink.Await(ctx, l.kind, l.again != nil)
 	}
+	if l.doubt == (doubt{}) && l.dissection == nil && l.again == nil { // a platform that was silent for long answers again
+		if records, _ := l.peek(1); len(records) > 0 && l.behind(records[0].Time) {
+			l.divert(ctx)
+		}
+	}
 	short, cancel := context.WithTimeout(ctx, lateAfter)
 	defer cancel()
 	err := l.uplink.Await(short, l.kind, l.again != nil)
@@ -178,6 +183,7 @@ func (a *account) moveToHistory(l *lane) (moved int, done bool) {
 	if n := len(stored); n > 0 {
 		moved = a.buffer.Move(l.name, stored[n-1].Seq, historyLane(a.user), stored)
 	}
+	a.stripLocked(records, stored)
 	for i := range moved {
 		a.ahead.add(&records[i])
 	}
@@ -186,13 +192,23 @@ func (a *account) moveToHistory(l *lane) (moved int, done bool) {
 	return moved, done
 }
 
+// lock locks the account, or the one that a reload has made of it.
+func (a *account) lock() *account {
+	for {
+		a.mu.Lock()
+		if a.heir == nil {
+			return a
+		}
+		heir := a.heir
+		a.mu.Unlock()
+		a = heir
+	}
+}
+
 // keep puts a report into the buffer, and gives its number there.
 func (a *account) keep(r Record) uint64 {
-	a.mu.Lock()
+	a = a.lock()
 	defer a.mu.Unlock()
-	if a.heir != nil {
-		return a.heir.keep(r)
-	}
 	name := a.user
 	if a.off {
 		name = historyLane(a.user)
@@ -264,6 +280,17 @@ func (a *account) putBack(r Record) {
 	}
 	a.ahead = g
 	wake(a.wake)
+}
+
+// leaveNewer leaves out of a report what goes out ahead with a newer value.
+func (a *account) leaveNewer(r *Record) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	newer := make(map[string]bool)
+	for _, v := range a.ahead.record.Values {
+		newer[v.Name] = true
+	}
+	r.Values = slices.DeleteFunc(slices.Clone(r.Values), func(v Attribute) bool { return newer[v.Name] })
 }
 
 // takeHistory makes a batch of the oldest records of a history.

@@ -377,3 +377,117 @@ func TestWhatIsLeftOutOfAReportDoublesNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestSlowAnswersDontKeepABacklog: a platform whose confirmation takes three
+// seconds, at a pace of one message a second: what waits must not grow for ever.
+func TestSlowAnswersDontKeepABacklog(t *testing.T) {
+	for _, backlog := range []string{replay, stream + ":past", latest} {
+		t.Run(backlog, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &platform{start: time.Now()}
+				p.refuse = func(time.Duration, Record) error { time.Sleep(3 * time.Second); return nil }
+				r := newRig(t, newBuffer(t), second(backlog), answering{p})
+				defer r.close(t)
+				r.play(t, 2*time.Hour, func() {
+					r.counted(3600)()
+					at30 := r.store.Len("u")
+					t.Logf("after an hour %d reports wait", at30)
+					if at30 > 60 {
+						t.Errorf("after an hour on line %d reports wait", at30)
+					}
+				})
+			})
+		})
+	}
+}
+
+// TestCurrentValuesGoFirstAfterASilentHour: with a stream the current values go
+// out at once when a platform that was silent for an hour, on a connection that
+// stood, answers again.
+func TestCurrentValuesGoFirstAfterASilentHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{start: time.Now()}
+		p.refuse = func(elapsed time.Duration, r Record) error {
+			if r.Kind == ReportRecord && elapsed > time.Minute && elapsed < time.Hour {
+				time.Sleep(9 * time.Second) // the timeout, and nearly all of the hold-off
+				return ErrUnanswered
+			}
+			return nil
+		}
+		r := newRig(t, newBuffer(t), second(stream+":past"), answering{p})
+		defer r.close(t)
+		r.play(t, 2*time.Hour, func() {
+			for i := range 62 * 60 {
+				r.storeFor("u", values(fmt.Sprintf("n=%d", i)))
+				time.Sleep(time.Second)
+			}
+			if _, live := p.numbers(); live[len(live)-1] < 61*60 {
+				t.Errorf("two minutes after the platform is back the value of %v ago is its current one; %d wait", time.Duration(62*60-live[len(live)-1])*time.Second, r.store.Len("u"))
+			}
+		})
+	})
+}
+
+// TestABacklogBesideABusyStreamEnds: a stream takes two thirds of the slots: the
+// reports of an outage are caught up with all the same.
+func TestABacklogBesideABusyStreamEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > 10*time.Minute }}
+		r := newRig(t, newBuffer(t), second(replay), p)
+		defer r.close(t)
+		r.play(t, 2*time.Hour, func() {
+			go func() {
+				time.Sleep(10 * time.Minute)
+				for range 60 * 60 {
+					r.storeFor("u", Record{Kind: StreamRecord, Time: time.Now(), Name: "s", Body: []byte("{}")})
+					time.Sleep(1500 * time.Millisecond)
+				}
+			}()
+			r.counted(70 * 60)()
+			if n := r.store.Len("u"); n > 100 {
+				t.Errorf("an hour after an outage of ten minutes %d reports wait, %d of the stream", n, r.store.Len("u/streams"))
+			}
+		})
+	})
+}
+
+// TestWhatIsHeldOfAHistoryIsNotLost: what latest has merged of a history that
+// another backlog has left, when the site file goes back to a stream.
+func TestWhatIsHeldOfAHistoryIsNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := newBuffer(t)
+		on := false
+		p := &platform{start: time.Now(), online: func(time.Duration) bool { return on }}
+		r := newRig(t, path, second(stream+":past"), p)
+		r.play(t, time.Hour, func() {
+			r.storeFor("u", values("once=7"))
+			r.counted(3000)()
+		})
+		r.close(t)
+		refuse := true
+		p.refuse = func(time.Duration, Record) error {
+			if refuse {
+				return ErrUnanswered
+			}
+			return nil
+		}
+		on = true
+		r = newRig(t, path, second(latest), p)
+		r.play(t, time.Second, func() {})
+		r.close(t)
+		refuse = false
+		r = newRig(t, path, second(stream+":past"), p)
+		defer r.close(t)
+		r.play(t, time.Hour, func() {})
+		found := p.when("once=7", false) > 0
+		for _, row := range p.rows {
+			for _, v := range row.Values {
+				found = found || v.Name == "once"
+			}
+		}
+		value, _ := r.store.Get(heldBucket, historyLane("u"))
+		if !found {
+			t.Errorf("once=7 never arrives; %d rows of 3001, %d lie in the small state, dropped %d, waiting %d", len(p.rows), len(value), r.store.Stats().Dropped.Total(), r.store.Stats().Waiting)
+		}
+	})
+}

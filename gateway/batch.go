@@ -1,6 +1,10 @@
 package gateway
 
-import "time"
+import (
+	"slices"
+	"strings"
+	"time"
+)
 
 // A stream with batch has a lane of its own, in which each of its messages waits
 // as a row: what is collected is as safe as all that waits, also when the
@@ -25,6 +29,12 @@ func (g *Gateway) batchLanes(c *Config, a *account) []*lane {
 				batch = *s.Batch
 			}
 			lanes = append(lanes, g.batchLane(c, a, name, d.Prefix+s.ID, batch))
+		}
+	}
+	for _, name := range c.Buffer.Lanes() { // of streams that the site has no more
+		stream, ok := strings.CutPrefix(name, batchLane(a.user, ""))
+		if ok && c.Buffer.Len(name) > 0 && !slices.ContainsFunc(lanes, func(l *lane) bool { return l.name == name }) {
+			lanes = append(lanes, g.batchLane(c, a, name, stream, Batch{}))
 		}
 	}
 	return lanes

@@ -43,9 +43,10 @@ type claim struct {
 
 // ticket is the right to send one message now.
 type ticket struct {
-	sent  time.Time
-	next  time.Time // that it put off the next message to
-	probe bool      // it comes sooner than the pace allows, to see whether it may
+	sent   time.Time
+	before time.Time // when the message before it was sent
+	next   time.Time // that it put off the next message to
+	probe  bool      // it comes sooner than the pace allows, to see whether it may
 }
 
 // take waits for the right to send a message.
@@ -86,7 +87,8 @@ func (b *bucket) grant() {
 		if c.rank == rankBacklog {
 			interval = b.backlog
 		}
-		t := ticket{sent: now, probe: b.pace.begin(now)}
+		t := ticket{sent: now, before: b.pace.latest, probe: b.pace.begin(now)}
+		b.pace.latest = now
 		b.next = now.Add(b.pace.next(now, interval))
 		t.next = b.next
 		c.granted <- t
@@ -149,6 +151,7 @@ func (b *bucket) refund(t ticket) {
 	if b.next.Equal(t.next) { // else another message has gone since
 		b.next = t.sent
 		b.pace.probing = t.probe
+		b.pace.latest = t.before
 	}
 	b.grant()
 }
@@ -165,7 +168,7 @@ func (b *bucket) taken(t ticket) {
 func (b *bucket) tooFast(t ticket) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.pace.tooFast(t.sent, t.probe)
+	b.pace.tooFast(t.sent, t.before, t.probe)
 	b.next = time.Now().Add(jitter(b.pace.now()))
 }
 

@@ -342,3 +342,38 @@ func TestFullBufferTellsTheCloudWhatIsMissing(t *testing.T) {
 		t.Errorf("%d readings are missing, %d were told of, %d came twice", c.lost, c.told.Load(), c.doubled)
 	}
 }
+
+// TestWhatCanNotBePutAsideIsNotTheLastWord: what is held can't be put aside,
+// since the disk fails: the newest value is still the last word.
+func TestWhatCanNotBePutAsideIsNotTheLastWord(t *testing.T) {
+	store, err := buffer.Open(newBuffer(t), buffer.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	l := newTestLane(&platform{}, store, ReportRecord, 0, 0)
+	l.account.backlog = latest
+	put(store, values("other=1"))
+	if !l.hold(values("temp=1"), 1) {
+		t.Fatal("not held")
+	}
+	put(store, values("temp=2"))
+	if err := store.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	heal := breakDisk(t, "pwrite64")
+	done := l.putMessageAside(l.heldAlone()[0], othersAreAnswered)
+	heal()
+	if done {
+		t.Skip("it worked")
+	}
+	got := ""
+	for _, m := range l.takeLatest(t.Context()) {
+		for _, v := range m.record.Values {
+			got += v.Name + "=" + v.Value.String() + " "
+		}
+	}
+	if got != "temp=2 " {
+		t.Errorf("the message is %q, %d wait", got, store.Len("u"))
+	}
+}

@@ -469,3 +469,68 @@ func TestAReadBackReplacesWhatWaitsAhead(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatWentAheadAndIsTakenApartWalksNothingBack: what went ahead is taken
+// apart, while a setpoint in it is written.
+func TestWhatWentAheadAndIsTakenApartWalksNothingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > time.Minute }}
+		p.refuse = poisoned(&Refusal{Code: 7, Reason: "no"})
+		r := newRig(t, newBuffer(t), second(stream+":past"), p)
+		defer r.close(t)
+		var written time.Duration
+		r.play(t, 5*time.Minute, func() {
+			text := "poison=1"
+			for i := range 14 {
+				text += fmt.Sprintf(" v%d=1", i)
+			}
+			r.storeFor("u", values(text+" setpoint=10"))
+			time.Sleep(67 * time.Second)
+			r.readBack(&Device{User: "u"}, values("setpoint=20"))
+			written = time.Since(p.start)
+		})
+		if at := p.when("setpoint=10", true); at > written {
+			t.Errorf("written at %v, the old value arrives at %v:\n%s", written, at, strings.Join(p.got, "\n"))
+		}
+	})
+}
+
+// TestAHistoryThatIsReplayedWalksNothingBack: a history that waits when the site
+// file goes over to replay: a setpoint was written, and the read-back confirmed,
+// while it waited.
+func TestAHistoryThatIsReplayedWalksNothingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := newBuffer(t)
+		p := &platform{start: time.Now(), online: func(elapsed time.Duration) bool { return elapsed > 31*time.Minute }}
+		p.refuse = func(_ time.Duration, r Record) error {
+			if r.Kind == HistoryRecord {
+				return ErrLost // the stream is slow: nothing of it arrives until the reload
+			}
+			return nil
+		}
+		c := second(stream + ":past")
+		c.BacklogInterval = 10 * time.Minute
+		r := newRig(t, path, c, p)
+		var written time.Duration
+		r.play(t, 35*time.Minute, func() {
+			for i := range 1700 {
+				r.storeFor("u", values(fmt.Sprintf("setpoint=10 n=%d", i)))
+				time.Sleep(time.Second)
+			}
+			time.Sleep(5 * time.Minute)
+			r.readBack(&Device{User: "u"}, values("setpoint=20"))
+			written = time.Since(p.start)
+		})
+		waited := r.store.Len(historyLane("u"))
+		r.close(t)
+		p.refuse = nil
+		r = newRig(t, path, second(replay), p)
+		defer r.close(t)
+		r.play(t, 2*time.Hour, func() {})
+		at, back := p.when("setpoint=10", true), p.when("setpoint=20", true)
+		t.Logf("%d waited, written %v, setpoint=20 last at %v, setpoint=10 last at %v", waited, written, back, at)
+		if at > written {
+			t.Errorf("an old value arrives at %v, written at %v", at, written)
+		}
+	})
+}

@@ -86,3 +86,67 @@ func TestALossOutlivesAReload(t *testing.T) {
 		})
 	}
 }
+
+// TestAPartThatIsNeverAnsweredIsPutAside: a part of a refused report that is
+// never answered, or ends each connection, must not stop the lane for ever.
+func TestAPartThatIsNeverAnsweredIsPutAside(t *testing.T) {
+	for name, what := range map[string]error{"never answered": ErrUnanswered, "ends connections": ErrLost} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &platform{start: time.Now()}
+				p.refuse = func(_ time.Duration, r Record) error {
+					bad, mute := false, false
+					for _, a := range r.Values {
+						bad = bad || a.Name == "bad"
+						mute = mute || a.Name == "mute"
+					}
+					switch {
+					case bad:
+						return &Refusal{Code: 7, Reason: "no"}
+					case mute:
+						return what
+					}
+					return nil
+				}
+				r := newRig(t, newBuffer(t), second(replay), p)
+				defer r.close(t)
+				r.play(t, 6*time.Hour, func() {
+					r.storeFor("u", values("a=1 bad=1 mute=1 b=1"))
+					time.Sleep(time.Minute)
+					r.counted(100)()
+				})
+				if r.store.Len("u") > 0 || p.when("n=99", false) == 0 {
+					t.Errorf("after six hours %d reports wait; got:\n%s", r.store.Len("u"), strings.Join(p.got, "\n"))
+				}
+			})
+		})
+	}
+}
+
+// TestAProbeThatEndsConnectionsIsPutAside: the first record is never answered,
+// the second ends each connection.
+func TestAProbeThatEndsConnectionsIsPutAside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{start: time.Now()}
+		p.refuse = func(_ time.Duration, r Record) error {
+			switch r.Name {
+			case "mute":
+				return ErrUnanswered
+			case "killer":
+				return ErrLost
+			}
+			return nil
+		}
+		r := newRig(t, newBuffer(t), second(replay), p)
+		defer r.close(t)
+		r.play(t, 6*time.Hour, func() {
+			for _, n := range []string{"mute", "killer", "fine", "good"} {
+				e := event(n, Info)
+				r.storeFor("u", e)
+			}
+		})
+		if n := r.store.Len("u/events"); n > 0 {
+			t.Errorf("after six hours %d events wait; got:\n%s", n, strings.Join(p.got, "\n"))
+		}
+	})
+}

@@ -11,6 +11,7 @@ type pace struct {
 	slower   time.Duration // in force since the cloud said "too fast"; 0: the configured one is
 	refused  time.Duration // longest interval known to be too short
 	stored   time.Time     // when the last message that was stored was sent
+	latest   time.Time     // when the last one was sent that was not refused
 	probing  bool          // the next message is a probe
 	shrunk   time.Time
 	probed   time.Time
@@ -46,13 +47,19 @@ func (p *pace) next(sent time.Time, interval time.Duration) time.Duration {
 }
 
 // tooFast notes that the cloud ignored a message that was sent at a time.
-func (p *pace) tooFast(sent time.Time, probe bool) {
-	if p.stored.IsZero() { // when the process before has sent its last is not known
+func (p *pace) tooFast(sent, before time.Time, probe bool) {
+	if p.latest.Equal(sent) {
+		p.latest = p.stored
+	}
+	if before.Before(p.stored) {
+		before = p.stored
+	}
+	if before.IsZero() { // when the process before has sent its last is not known
 		p.slower = min(slowest, 2*max(p.slower, p.interval, retryAtLeast))
 		p.shrunk, p.probed, p.probing = sent, sent, false
 		return
 	}
-	gap := min(sent.Sub(p.stored), slowest)
+	gap := min(sent.Sub(before), slowest)
 	p.refused = max(p.refused, gap)
 	p.shrunk, p.probed, p.probing = sent, sent, false
 	if probe {

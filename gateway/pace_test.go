@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -24,7 +26,7 @@ func (p *ignorant) play(start pace, duration time.Duration) (rejected, stored []
 		probe := pace.begin(now)
 		if at-p.stored < p.limit(at) {
 			rejected = append(rejected, at)
-			pace.tooFast(now, probe)
+			pace.tooFast(now, time.Time{}, probe)
 			if p.forget {
 				pace = start
 			}
@@ -114,4 +116,52 @@ func TestPaceOfAPlatformThatNeverStores(t *testing.T) {
 	if n := between(rejected, time.Hour, 2*time.Hour); n != 3600 {
 		t.Errorf("the control, which learns nothing: %d tries an hour", n)
 	}
+}
+
+// TestPaceIsMeasuredFromTheMessageBefore: a report and an event every half
+// minute, a platform that wants 1.5 s between two messages and answers when it
+// has stored it, 1.1 s later: the pace stays near its limit.
+func TestPaceIsMeasuredFromTheMessageBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 1500 * time.Millisecond
+		var mu sync.Mutex
+		var last time.Time
+		refused := 0
+		p := &platform{start: time.Now()}
+		p.refuse = func(time.Duration, Record) error {
+			mu.Lock()
+			early := !last.IsZero() && time.Since(last) < limit
+			if early {
+				refused++
+			} else {
+				last = time.Now()
+			}
+			mu.Unlock()
+			if early {
+				return ErrTooFast
+			}
+			time.Sleep(1100 * time.Millisecond) // until it is stored
+			return nil
+		}
+		r := newRig(t, newBuffer(t), second(replay), answering{p})
+		defer r.close(t)
+		r.play(t, time.Hour, func() {
+			for i := range 110 {
+				r.storeFor("u", report("n", i))
+				if i > 0 {
+					r.storeFor("u", event("e", Info))
+				}
+				time.Sleep(30 * time.Second)
+				if i == 3 {
+					if pace := r.bucketOf("u").interval(); pace > 4*limit {
+						t.Errorf("after two minutes: the platform takes a message each %v, the pace is one each %v", limit, pace)
+					}
+				}
+			}
+			if pace := r.bucketOf("u").interval(); pace > 4*limit {
+				t.Errorf("after an hour: the platform takes a message each %v, the pace is one each %v; %d reports and %d events wait", limit, pace, r.store.Len("u"), r.store.Len("u/events"))
+			}
+		})
+		t.Logf("%d refused", refused)
+	})
 }

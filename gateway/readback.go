@@ -18,7 +18,7 @@ func (g *Gateway) readBack(d *Device, r Record) {
 	if a == nil {
 		return
 	}
-	a.mu.Lock()
+	a = a.lock()
 	defer a.mu.Unlock()
 	for _, v := range r.Values {
 		a.written[v.Name] = seq
@@ -27,8 +27,15 @@ func (g *Gateway) readBack(d *Device, r Record) {
 		r.Values = slices.Clone(r.Values) // the reporter makes its next report of them
 		a.ahead.add(&r)
 		wake(a.wake)
+	}
+	if behind || a.historyWaits() {
 		a.keepWritten()
 	}
+}
+
+// historyWaits tells whether older reports wait to go out as rows.
+func (a *account) historyWaits() bool {
+	return a.backlog == stream && a.buffer.Len(historyLane(a.user)) > 0
 }
 
 // waits tells whether reports wait: also those of another backlog that go out first,
@@ -77,6 +84,10 @@ func (a *account) loadWritten() error {
 func (a *account) strip(records []Record, stored []buffer.Record) (left int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.stripLocked(records, stored)
+}
+
+func (a *account) stripLocked(records []Record, stored []buffer.Record) (left int) {
 	if len(a.written) == 0 {
 		return 0
 	}
@@ -95,6 +106,9 @@ func (a *account) strip(records []Record, stored []buffer.Record) (left int) {
 func (a *account) passed(upTo uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if len(a.written) == 0 || a.historyWaits() { // which another site file may have replayed
+		return
+	}
 	before := len(a.written)
 	maps.DeleteFunc(a.written, func(_ string, seq uint64) bool { return seq <= upTo })
 	if a.kept && len(a.written) < before {

@@ -34,9 +34,10 @@ func (d *doubt) probes() bool { return d.unanswered >= silences }
 func (l *lane) refuse(m message, reason string) {
 	switch {
 	case l.dissection != nil:
-		if l.dissection.refuse(reason); len(l.dissection.parts) == 0 {
-			l.settle()
+		if m.probe {
+			reason = othersAreAnswered
 		}
+		l.refusePart(reason)
 		return
 	case m.probe: // an answer, though not a good one
 		l.unconfirmable()
@@ -58,6 +59,14 @@ func (l *lane) refuse(m message, reason string) {
 	l.dissect(m.last, m.record, reason)
 }
 
+// refusePart takes the part that is sent now apart, or puts it aside.
+func (l *lane) refusePart(reason string) {
+	l.doubt = doubt{}
+	if l.dissection.refuse(reason); len(l.dissection.parts) == 0 {
+		l.settle()
+	}
+}
+
 // dissect takes a refused report apart; seq is its number in the lane, or 0.
 func (l *lane) dissect(seq uint64, r Record, reason string) {
 	if l.dissection = newDissection(seq, r, reason); len(l.dissection.parts) == 0 {
@@ -68,12 +77,15 @@ func (l *lane) dissect(seq uint64, r Record, reason string) {
 // lost notes that a connection ended with the message in flight. It goes out
 // next as it was: then an answer to either copy is an answer to it.
 func (l *lane) lost(m message) {
-	if m.probe || l.dissection != nil {
-		return
-	}
 	l.doubt.lost++
-	switch {
-	case l.doubt.lost >= 2*losses:
+	switch last := l.doubt.lost >= 2*losses; {
+	case last && m.probe:
+		l.doubt.lost = 0
+		l.quarantine(m.first, endsConnections)
+	case last && l.dissection != nil:
+		l.refusePart(endsConnections)
+	case m.probe || l.dissection != nil:
+	case last:
 		l.putMessageAside(m, endsConnections)
 	case l.doubt.lost >= losses:
 		l.alone = max(l.alone, m.last)
@@ -86,9 +98,10 @@ func (l *lane) lost(m message) {
 // next record, something is wrong with this one.
 func (l *lane) unanswered(m message) {
 	switch {
-	case l.dissection != nil:
 	case m.probe:
 		l.doubt.unanswered = 0
+	case l.dissection != nil:
+		l.doubt.unanswered++
 	default:
 		if l.doubt.unanswered++; l.doubt.unanswered >= silences/2 {
 			l.alone = max(l.alone, m.last)
@@ -96,9 +109,11 @@ func (l *lane) unanswered(m message) {
 	}
 }
 
-// restore puts a report that is none of the lane's yet at its end, and gives its
-// number there.
-func (l *lane) restore(r *Record) uint64 { return appendTo(l.buffer, l.name, buffer.Attributes, r) }
+// copyAside puts aside a report that is none of the lane's.
+func (l *lane) copyAside(r *Record, reason string) bool {
+	seq, err := l.buffer.QuarantineNew(l.name, buffer.Attributes, r.Time, AppendRecord(nil, r), reason)
+	return l.isAside(seq, reason, err)
+}
 
 // muted puts aside what went ahead and was never answered, since another message
 // was. Its values are in the history too, or stand behind in the lane.
@@ -106,8 +121,9 @@ func (l *lane) muted() {
 	if l.mute == nil {
 		return
 	}
-	l.quarantine(l.restore(l.mute), othersAreAnswered)
-	l.mute = nil
+	if l.copyAside(l.mute, othersAreAnswered) {
+		l.mute = nil
+	}
 }
 
 // unmute has it go out again with what is newer, since nothing is answered.
@@ -124,9 +140,9 @@ func (l *lane) putMessageAside(m message, reason string) bool {
 	if l.held == nil || m.first != l.held.upTo {
 		return l.putAside(m.first, reason)
 	}
-	seq := l.restore(&m.record)
-	done := l.putAside(seq, reason)
+	done := l.copyAside(&m.record, reason)
 	if done {
+		l.doubt = doubt{}
 		l.release()
 	}
 	return done
@@ -186,9 +202,8 @@ func (d *dissection) refuse(reason string) {
 func (l *lane) settle() {
 	d := l.dissection
 	l.dissection, l.doubt = nil, doubt{}
-	if len(d.poison.Values) > 0 {
-		seq := l.restore(&d.poison)
-		l.quarantine(seq, d.reason)
+	if len(d.poison.Values) > 0 && !l.copyAside(&d.poison, d.reason) {
+		appendTo(l.buffer, l.name, buffer.Attributes, &d.poison) // it is refused again later
 	}
 	if d.seq == 0 { // it went ahead
 		l.forward = doubt{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -355,6 +356,45 @@ func TestAFloodOfReadRequestsIsRefused(t *testing.T) {
 		defer p.machine.mu.Unlock()
 		if n := p.machine.frames; n < 20 || n > 200 {
 			t.Errorf("%d requests of 5 ms in 10 s", n)
+		}
+	})
+}
+
+// TestRowsOfAStreamThatIsGoneGoOut: rows of a stream that the site file has no
+// more: they go out, or are named.
+func TestRowsOfAStreamThatIsGoneGoOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, err := buffer.Open(newBuffer(t), buffer.Options{Gaps: true, Flush: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer store.Close()
+		p := &platform{start: time.Now()}
+		site := func(streams ...*Stream) *Site {
+			d := &Device{Name: "d", User: "u", Bus: &Bus{Name: "b"}, Streams: streams}
+			return &Site{Cloud: second(replay), Devices: []*Device{d}}
+		}
+		make := func(s *Site) *rig {
+			g, err := New(Config{Site: s, Log: slog.New(slog.DiscardHandler), Buffer: store, Uplinks: map[string]Uplink{"u": p}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return &rig{g, store, ""}
+		}
+		r := make(site(&Stream{ID: "s", Batch: &Batch{Within: time.Hour}}))
+		r.play(t, time.Minute, func() {
+			for range 5 {
+				r.storeFor("u", Record{Kind: StreamRecord, Time: time.Now(), Name: "s", Body: []byte(`{"a":1}`), Row: true})
+			}
+		})
+		r = make(site())
+		r.play(t, 48*time.Hour, func() {})
+		shown := 0
+		for _, l := range r.lanes {
+			shown += store.Len(l.name)
+		}
+		if n := store.Len(batchLane("u", "s")); n > 0 && shown == 0 {
+			t.Errorf("%d rows wait for ever in a lane that nobody has; %d arrived, %d dropped", n, len(p.rows), store.Stats().Dropped.Total())
 		}
 	})
 }

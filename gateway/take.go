@@ -54,10 +54,7 @@ func (l *lane) late(t time.Time) bool { return l.clock.now().Sub(t).Abs() > 2*l.
 func (l *lane) take(ctx context.Context) []message {
 	switch {
 	case l.dissection != nil:
-		if d := l.dissection; d.seq > 0 {
-			l.strip(d.parts[:1], []buffer.Record{{Seq: d.seq}})
-		}
-		return []message{{record: l.dissection.parts[0]}}
+		return l.takePart(ctx)
 	case l.again != nil && !l.outdated(l.again):
 		return []message{*l.again}
 	case l.kind != ReportRecord:
@@ -68,6 +65,23 @@ func (l *lane) take(ctx context.Context) []message {
 		return []message{{record: r, merged: 1, ahead: true}}
 	}
 	return l.takeReports(ctx)
+}
+
+// takePart gives the next part of a refused report, or the probe behind it.
+func (l *lane) takePart(ctx context.Context) []message {
+	d, behind := l.dissection, 1
+	if d.seq == 0 { // it went ahead
+		behind = 0
+		l.account.leaveNewer(&d.parts[0])
+	} else {
+		l.strip(d.parts[:1], []buffer.Record{{Seq: d.seq}})
+	}
+	if l.doubt.probes() {
+		if m := l.probe(ctx, behind); len(m) > 0 && m[0].probe {
+			return m
+		}
+	}
+	return []message{{record: d.parts[0]}}
 }
 
 // outdated tells whether something was written since a message was made, and
@@ -105,7 +119,7 @@ func (l *lane) takeReports(ctx context.Context) []message {
 	case slot == 0:
 		return single(l.reports(l.bunch()))
 	}
-	return l.takeSlot(ctx, slot)
+	return l.takeSlot(ctx, max(slot, 2*l.took)) // whatever it takes, a backlog ends
 }
 
 // bunch is how many records are handed over at once. Where each one waits for its

@@ -28,16 +28,17 @@ type lane struct {
 	beat    Beat
 	stop    func() // ends run, once it has begun
 
-	first      parsed      // in the buffer
-	next       time.Time   // not before this
-	alone      uint64      // up to this number records go out by themselves: something is wrong with one of them
-	again      *message    // goes out once more as it was
-	doubt      doubt       // about the first record
-	dissection *dissection // of the first record, once it is refused for good
-	held       *held       // with backlog: latest
-	released   bool        // what was held is confirmed, and still in the buffer
-	forward    doubt       // about what goes ahead
-	mute       *Record     // went ahead and was never answered: the next message is its probe
+	first      parsed        // in the buffer
+	next       time.Time     // not before this
+	took       time.Duration // by the last message that was confirmed, from the wait for its slot on
+	alone      uint64        // up to this number records go out by themselves: something is wrong with one of them
+	again      *message      // goes out once more as it was
+	doubt      doubt         // about the first record
+	dissection *dissection   // of the first record, once it is refused for good
+	held       *held         // with backlog: latest
+	released   bool          // what was held is confirmed, and still in the buffer
+	forward    doubt         // about what goes ahead
+	mute       *Record       // went ahead and was never answered: the next message is its probe
 	drain      drain
 	lossy      bool      // reports were lost, and the points not renewed since
 	renewed    time.Time // the last time
@@ -119,8 +120,9 @@ func (l *lane) work(ctx context.Context, ends bool) {
 		if l.await(ctx) != nil {
 			continue
 		}
-		if t, err := l.bucket.take(ctx, r); err == nil {
-			l.publish(ctx, t, l.take(ctx))
+		begin := time.Now()
+		if t, err := l.bucket.take(ctx, r); err == nil && l.publish(ctx, t, l.take(ctx)) {
+			l.took = min(time.Since(begin), slowest)
 		}
 	}
 }
@@ -144,6 +146,9 @@ func (l *lane) begin(ctx context.Context) {
 	}
 	l.loadHeld()
 	if l.account.backlog == stream {
+		past := l.account.newLane(historyLane(l.user), ReportRecord, l)
+		past.loadHeld()
+		past.divertHeld(ctx)
 		l.divertHeld(ctx)
 		l.divert(ctx)
 		return
@@ -154,11 +159,12 @@ func (l *lane) begin(ctx context.Context) {
 	l.lossy = l.lossy || past.lossy
 }
 
-// publish sends messages with a ticket and decides what becomes of them.
-func (l *lane) publish(ctx context.Context, t ticket, messages []message) {
+// publish sends messages with a ticket and decides what becomes of them. It tells
+// whether all are confirmed.
+func (l *lane) publish(ctx context.Context, t ticket, messages []message) bool {
 	if len(messages) == 0 {
 		l.bucket.giveBack(t)
-		return
+		return false
 	}
 	records := make([]Record, len(messages))
 	for i, m := range messages {
@@ -173,6 +179,7 @@ func (l *lane) publish(ctx context.Context, t ticket, messages []message) {
 	case messages[n].ahead:
 		l.account.putBack(messages[n].record) // for who comes next
 	}
+	return n == len(messages)
 }
 
 func (l *lane) confirmed(messages []message, t ticket) {
@@ -184,7 +191,12 @@ func (l *lane) confirmed(messages []message, t ticket) {
 	if len(messages[0].record.Values) > 0 { // else there was nothing to answer
 		l.muted()
 	}
-	if l.dissection != nil {
+	switch {
+	case l.dissection != nil && messages[0].probe: // it goes out again in its turn
+		l.refusePart(othersAreAnswered)
+		return
+	case l.dissection != nil:
+		l.doubt = doubt{}
 		if l.dissection.parts = l.dissection.parts[1:]; len(l.dissection.parts) == 0 {
 			l.settle()
 		}
@@ -259,8 +271,7 @@ func (l *lane) failedAhead(m message, t ticket, err error) (wait time.Duration) 
 		l.forward.refused = before.refused + 1
 		l.account.putBack(m.record)
 		return refusedWait
-	case errors.Is(err, ErrLost) && before.lost+1 >= 2*losses:
-		l.quarantine(l.restore(&m.record), endsConnections)
+	case errors.Is(err, ErrLost) && before.lost+1 >= 2*losses && l.copyAside(&m.record, endsConnections):
 		return retryAtLeast
 	case errors.Is(err, ErrLost):
 		l.forward.lost = before.lost + 1
@@ -286,7 +297,12 @@ func jitter(d time.Duration) time.Duration { return d + rand.N(d/8+1) }
 
 // quarantine puts a record aside and tells whether that worked.
 func (l *lane) quarantine(seq uint64, reason string) bool {
-	if err := l.buffer.Quarantine(l.name, seq, reason); err != nil {
+	return l.isAside(seq, reason, l.buffer.Quarantine(l.name, seq, reason))
+}
+
+// isAside tells whether a record has been put aside, and says so.
+func (l *lane) isAside(seq uint64, reason string, err error) bool {
+	if err != nil {
 		l.log.Error("put record aside", "lane", l.name, "record", seq, "error", err)
 		return false
 	}
