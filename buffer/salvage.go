@@ -276,6 +276,9 @@ func (s *salvage) fillHoles() {
 
 // keepNewest lets the oldest go, attributes first, since the new file has not taken all. It tells whether some are left to be written.
 func (s *salvage) keepNewest() bool {
+	if s.written == 0 {
+		return false
+	}
 	fitted, size := int64(0), int64(0)
 	for i, r := range s.records {
 		if size += r.inFile(); i < s.written {
@@ -292,7 +295,7 @@ func (s *salvage) keepNewest() bool {
 			}
 		}
 	}
-	return s.written > 0
+	return true
 }
 
 // inFile is about what a record takes of a file.
@@ -449,9 +452,11 @@ func (b *Buffer) replace(f *os.File, reason error) error {
 	defer os.RemoveAll(dir)
 	temp := filepath.Join(dir, "buffer")
 	err = build(temp, b.limitAnew(), s.write)
-	for tries := 5; err != nil && tries > 0 && s.keepNewest(); tries-- {
-		b.opt.Log.Warn("not all that was read of the damaged buffer fits into a new one, the oldest goes", "file", b.path, "err", err)
+	if err != nil {
 		b.aside.Partial = true
+		b.opt.Log.Error("not all that was read of the damaged buffer fits into the new one", "file", b.path, "err", err)
+	}
+	for tries := 5; err != nil && tries > 0 && s.keepNewest(); tries-- {
 		s.writeGaps(b.opt.Gaps)
 		if err = os.Remove(temp); err == nil {
 			err = build(temp, b.limitAnew(), s.write)
@@ -461,8 +466,6 @@ func (b *Buffer) replace(f *os.File, reason error) error {
 		if checkErr := checkFile(temp); checkErr != nil {
 			return err // there is not even room for an empty one
 		}
-		b.opt.Log.Error("not all that was read of the damaged buffer fits into the new one", "file", b.path, "err", err)
-		b.aside.Partial = true
 		s.lost += len(s.records) - s.written
 	}
 	if err := os.Link(b.path, b.aside.File); err != nil { // else there is a moment without a file
