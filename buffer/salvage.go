@@ -120,12 +120,16 @@ func holeOf(t tree) hole {
 	h := hole{hi: 1<<64 - 1}
 	if len(t.path) == 2 && t.path[0] == string(segmentsBucket) {
 		h.segment = true
-		if len(t.lo) == 8 {
+		if id := []byte(t.path[1]); len(id) == 8 && seqOf(id) < 1<<(64-segmentBits)-1 {
+			h.lo, h.hi = seqOf(id)<<segmentBits, (seqOf(id)+1)<<segmentBits
+		}
+		if len(t.lo) == 8 { // also lower, where records were moved together
 			h.lo = seqOf(t.lo)
 		}
 		if len(t.hi) == 8 {
-			h.hi = seqOf(t.hi)
+			h.hi = min(h.hi, seqOf(t.hi))
 		}
+		h.lo = min(h.lo, h.hi)
 	}
 	return h
 }

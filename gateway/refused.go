@@ -123,6 +123,7 @@ func (l *lane) muted() {
 	}
 	if l.copyAside(l.mute, othersAreAnswered) {
 		l.mute = nil
+		l.account.landed()
 	}
 }
 
@@ -206,6 +207,7 @@ func (l *lane) settle() {
 		appendTo(l.buffer, l.name, buffer.Attributes, &d.poison) // it is refused again later
 	}
 	if d.seq == 0 { // it went ahead
+		l.account.landed()
 		l.forward = doubt{}
 		return
 	}

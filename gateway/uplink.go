@@ -272,6 +272,7 @@ func (l *lane) failedAhead(m message, t ticket, err error) (wait time.Duration) 
 		l.account.putBack(m.record)
 		return refusedWait
 	case errors.Is(err, ErrLost) && before.lost+1 >= 2*losses && l.copyAside(&m.record, endsConnections):
+		l.account.landed()
 		return retryAtLeast
 	case errors.Is(err, ErrLost):
 		l.forward.lost = before.lost + 1
