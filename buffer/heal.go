@@ -38,18 +38,20 @@ func (b *Buffer) heal() error {
 		}
 		b.layout.Lock()
 		b.mu.Lock()
-		l := b.unsure.lane
-		l.unsure, l.head, b.unsure = false, nil, nil // it may have been read in between
-		signal(l.ready)
+		if l := b.unsure.lane; l != nil {
+			l.unsure, l.head = false, nil // it may have been read in between
+			signal(l.ready)
+		}
+		b.unsure = nil
 		b.mu.Unlock()
 		b.layout.Unlock()
 	}
 	return nil
 }
 
-// unsure is a change of a lane on disk that failed, and that may be in the file all the same, while memory and the caller know nothing of it.
+// unsure is a change that failed, and that may be in the file all the same, while memory and the caller know nothing of it.
 type unsure struct {
-	lane *lane
+	lane *lane                // whose records on disk it changes, if any
 	undo func(*bolt.Tx) error // does nothing where it is not in the file
 }
 
@@ -60,7 +62,9 @@ func (b *Buffer) undoLater(l *lane, undo func(*bolt.Tx) error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	l.unsure = true
+	if l != nil {
+		l.unsure = true
+	}
 	b.unsure = &unsure{l, undo}
 	signal(b.kick)
 }

@@ -346,3 +346,37 @@ func childDisk(path string) error {
 	_ = b.Close() // everything is on disk; only the numbers left over can't be given back
 	return nil
 }
+
+// TestWhatIsInNoLaneIsPutAside at once, or not at all: also where the transaction fails and is in the file all the same. Its lane is read meanwhile.
+func TestWhatIsInNoLaneIsPutAside(t *testing.T) {
+	o, armed := lateOnce(Options{})
+	b := open(t, newPath(t), o)
+	b.Append("l", Attributes, noon, []byte("waits"))
+	syncNow(t, b)
+	armed.Store(true)
+	if _, err := b.QuarantineNew("l", Attributes, noon, []byte("merged"), "refused"); !errors.Is(err, errDisk) {
+		t.Fatalf("the control failed: %v", err)
+	}
+	if r := peek(t, b, "l", 2); len(r) != 1 {
+		t.Errorf("%d records are shown", len(r))
+	}
+	syncNow(t, b)
+	if list, err := b.Quarantined(); err != nil || len(list) > 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+	seq, err := b.QuarantineNew("l", Attributes, noon, []byte("merged"), "refused")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := b.Quarantined(); err != nil || len(list) != 1 || list[0].Seq != seq || list[0].Lane != "l" || list[0].Reason != "refused" || string(list[0].Data) != "merged" {
+		t.Errorf("%v, %v", list, err)
+	}
+	balanced(t, b)
+	if _, err := b.QuarantineRetry(seq); err != nil {
+		t.Fatal(err)
+	}
+	if r := peek(t, b, "l", 2); len(r) != 2 || string(r[1].Data) != "merged" {
+		t.Errorf("%v", r)
+	}
+	balanced(t, b)
+}

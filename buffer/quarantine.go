@@ -140,8 +140,12 @@ func (b *Buffer) moveAside(l *lane, seq uint64, reason string) error {
 // putAside commits the change, and then makes memory say the same.
 func (b *Buffer) putAside(a *aside, settle func()) error {
 	a.limit, a.before = b.opt.MaxSize/8, b.quarantine
+	changed := a.lane
+	if a.fresh != nil {
+		changed = nil
+	}
 	if err := b.update(a.apply); err != nil {
-		b.undoLater(a.lane, a.undo)
+		b.undoLater(changed, a.undo)
 		return err
 	}
 	b.quarantine = a.after
