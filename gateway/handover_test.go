@@ -17,6 +17,8 @@ import (
 
 // numbers are the values of n in what arrived, rows of histories first.
 func (p *platform) numbers() (rows, live []int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, r := range p.rows {
 		for _, v := range r.Values {
 			if v.Name == "n" {
