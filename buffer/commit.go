@@ -86,7 +86,7 @@ func (b *Buffer) note(err error) {
 	}
 	if b.diskless() {
 		for _, l := range b.lanes {
-			if len(l.mem) > 0 || l.undecided || l.unsure {
+			if len(l.mem) > 0 || l.undecided {
 				signal(l.ready)
 			}
 		}

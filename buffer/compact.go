@@ -36,24 +36,40 @@ func (b *Buffer) used() int64 {
 	return b.top - int64(s.FreePageN+s.PendingPageN)*int64(b.db.Info().PageSize)
 }
 
-// shrink makes a file fit that is larger than it may be now: the oldest records go, and the others to a new file.
+// shrink makes a file fit that is larger than it may be now: behind what was ever used it is cut off. Where that is not enough, the oldest
+// records go, and the others to a new file.
 func (b *Buffer) shrink() {
 	size := b.top
 	if info, err := os.Stat(b.path); err == nil {
 		size = max(size, info.Size())
 	}
-	reserved, err := allocated(b.path)
-	if err == nil && reserved > b.opt.MaxSize*9/8 { // the file system has something of its own there
+	if reserved, err := allocated(b.path); err == nil && reserved > b.opt.MaxSize*9/8 { // the file system has something of its own there
 		size = max(size, reserved)
 	}
 	if size <= b.opt.MaxSize {
 		return
 	}
-	if err := b.fit(b.opt.MaxSize * 8 / 10); err != nil {
+	var err error
+	if b.top <= b.opt.MaxSize {
+		err = b.cutOff()
+	} else {
+		err = b.fit(b.opt.MaxSize * 8 / 10)
+	}
+	if err != nil {
 		b.opt.Log.Warn("buffer is larger than its max_size and could not be made smaller", "file", b.path, "size", size, "max_size", b.opt.MaxSize, "err", err)
 		return
 	}
 	b.opt.Log.Info("buffer was larger than its max_size and fits now", "file", b.path, "before", size, "after", b.top)
+}
+
+// cutOff leaves of the file what was ever used. What is reserved behind its end goes only where the end comes nearer.
+func (b *Buffer) cutOff() error {
+	for _, size := range []int64{b.top + int64(b.db.Info().PageSize), b.top} {
+		if err := b.file.Truncate(size); err != nil {
+			return err
+		}
+	}
+	return b.reopen() // bbolt notes how large the file is
 }
 
 // fit drops records until so many bytes are in use, and copies what stays. It drops nothing where that would not help.

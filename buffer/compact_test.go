@@ -129,3 +129,69 @@ func TestALowerMaxSizeOfAFileThatIsMostlyEmpty(t *testing.T) {
 		})
 	}
 }
+
+// TestALowerMaxSizeOfAReservedFileDropsNothing: a reserved file of 64 MB of which 28 MB are in use, opened with 32 MB: all fits.
+func TestALowerMaxSizeOfAReservedFileDropsNothing(t *testing.T) {
+	path := newPath(t)
+	b := open(t, path, Options{MaxSize: 64 << 20, Preallocate: true})
+	for n := range uint64(62000) {
+		b.Append("l", Attributes, noon, numbered(n+1, 400))
+		if n%1000 == 0 {
+			syncNow(t, b)
+		}
+	}
+	syncNow(t, b)
+	closeNow(t, b)
+	b = open(t, path, Options{MaxSize: 32 << 20, Preallocate: true})
+	s := b.Stats()
+	if s.Dropped.Total() > 0 {
+		t.Errorf("%d of 62000 dropped", s.Dropped.Total())
+	}
+}
+
+// TestASlightlyLowerMaxSizeDropsNothing: a max_size lowered by a little, in which all records still fit.
+func TestASlightlyLowerMaxSizeDropsNothing(t *testing.T) {
+	path := newPath(t)
+	b := open(t, path, Options{MaxSize: 64 << 20})
+	for n := range uint64(60000) {
+		b.Append("l", Attributes, noon, numbered(n+1, 400))
+		if n%1000 == 0 {
+			syncNow(t, b)
+		}
+	}
+	syncNow(t, b)
+	closeNow(t, b)
+
+	size := b.top + 64<<10
+	b = open(t, path, Options{MaxSize: size})
+	s := b.Stats()
+	if s.Dropped.Total() > 0 {
+		t.Errorf("%d dropped of 60000, though %d bytes were in use of %d", s.Dropped.Total(), size-64<<10, size)
+	}
+}
+
+// TestAFullFileOpensAsItIs: twice the same, full: nothing is dropped by an open.
+func TestAFullFileOpensAsItIs(t *testing.T) {
+	for _, m := range []int64{1 << 20, 5<<20 + 123, 9 << 20, 33<<20 + 5} {
+		for _, pre := range []bool{false, true} {
+			path := newPath(t)
+			o := Options{MaxSize: m, Gaps: true, Preallocate: pre}
+			b := open(t, path, o)
+			for n := range uint64(m / 250) {
+				b.Append("l", Class(n%2), noon, numbered(n+1, 400))
+				if n%1000 == 0 {
+					syncNow(t, b)
+				}
+			}
+			syncNow(t, b)
+			for range 3 {
+				w := b.Len("l")
+				closeNow(t, b)
+				b = open(t, path, o)
+				if got := b.Len("l"); got != w {
+					t.Errorf("max %d pre %v: %d records, %d after open; %+v", m, pre, w, got, b.Stats())
+				}
+			}
+		}
+	}
+}

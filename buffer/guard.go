@@ -66,10 +66,15 @@ func lockFile(path string) (*os.File, error) {
 	for {
 		err := flock(f, true)
 		if err == nil {
-			if there, err := stillThere(f, path); there || err != nil {
-				return f, err
+			there, err := stillThere(f, path)
+			if there {
+				return f, nil
 			}
-			_ = f.Close() // another process has put a new file in its place
+			_ = f.Close()
+			if err != nil {
+				return nil, err
+			}
+			// another process has put a new file in its place
 			if f, err = os.OpenFile(path, os.O_RDWR, 0); err != nil {
 				return nil, err
 			}

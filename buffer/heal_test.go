@@ -380,3 +380,50 @@ func TestWhatIsInNoLaneIsPutAside(t *testing.T) {
 	}
 	balanced(t, b)
 }
+
+// TestARecordWhoseQuarantineHappenedIsNotPassed: the way of record 1 to quarantine fails, and has happened; the disk goes on failing, but the
+// file can be reopened. The lane is read on, without the record, which is then acknowledged unseen: it must not be gone.
+func TestARecordWhoseQuarantineHappenedIsNotPassed(t *testing.T) {
+	for _, appended := range []bool{false, true} { // what the consumer goes on with: on disk, or in memory
+		t.Run("", func(t *testing.T) {
+			path := newPath(t)
+			synctest.Test(t, func(t *testing.T) {
+				var f faults
+				b := open(t, path, f.options(Options{Flush: time.Second, Gaps: true}))
+				b.Append("l", Attributes, noon, []byte("bad"))
+				if !appended {
+					b.Append("l", Attributes, noon, []byte("good"))
+				}
+				syncNow(t, b)
+				bad := peek(t, b, "l", 1)[0].Seq
+				f.late.Store(true)
+				if err := b.Quarantine("l", bad, "refused"); err == nil {
+					t.Fatal("no error")
+				}
+				f.early.Store(true)
+				f.late.Store(false)
+				if appended {
+					b.Append("l", Attributes, noon, []byte("good"))
+				}
+				for range 20 {
+					time.Sleep(time.Second)
+					if r := peek(t, b, "l", 10); len(r) > 0 {
+						if texts(r[:1]) == "good" {
+							b.Ack("l", r[0].Seq)
+						}
+						break
+					}
+				}
+				f.early.Store(false)
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				left := texts(peek(t, b, "l", 10))
+				q, _ := b.Quarantined()
+				s := balanced(t, b)
+				if left != "bad" && left != "bad good" || s.Dropped.Corrupt > 0 {
+					t.Errorf("left %q, %d in quarantine, corrupt %d, acked %d, Len %d", left, len(q), s.Dropped.Corrupt, s.Acked, b.Len("l"))
+				}
+			})
+		})
+	}
+}

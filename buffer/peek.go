@@ -31,11 +31,11 @@ func (b *Buffer) PeekAfter(name string, after uint64, limit int) ([]Record, erro
 // look shows what Peek returns, under all locks.
 func (b *Buffer) look(l *lane, after uint64, limit int, show func([]Record)) error {
 	b.mu.Lock()
-	undecided, diskless := l.undecided || l.unsure, b.diskless()
+	unsure, undecided, diskless := l.unsure, l.undecided, b.diskless()
 	after = max(after, l.confirmed)
 	b.mu.Unlock()
 	switch {
-	case undecided && !diskless:
+	case unsure, undecided && !diskless: // who confirms what is behind a record that is put back would confirm it unseen
 		return nil
 	case undecided || after > 0:
 		return b.lookAfter(l, after, limit, show)

@@ -491,3 +491,33 @@ func TestWhatIsHeldOfAHistoryIsNotLost(t *testing.T) {
 		}
 	})
 }
+
+// TestOneLateAnswerMergesNoMinute: one confirmation that takes 30 s in the middle
+// of a replay (pace 1 s, reports each second): the next message must not hold a
+// minute of reports in one.
+func TestOneLateAnswerMergesNoMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{start: time.Now(), online: func(e time.Duration) bool { return e > 20*time.Minute }}
+		hung := false
+		p.refuse = func(e time.Duration, _ Record) error {
+			if e > 22*time.Minute && !hung {
+				hung = true
+				time.Sleep(30 * time.Second)
+			} else {
+				time.Sleep(100 * time.Millisecond)
+			}
+			return nil
+		}
+		r := newRig(t, newBuffer(t), second(replay), answering{p})
+		defer r.close(t)
+		r.play(t, 2*time.Hour, func() { r.counted(3600)() })
+		_, live := p.numbers()
+		most, last := 0, 0
+		for _, n := range live {
+			most, last = max(most, int(n)-last), int(n)
+		}
+		if most > 6 {
+			t.Errorf("one message stands for %d reports", most)
+		}
+	})
+}

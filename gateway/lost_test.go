@@ -150,3 +150,84 @@ func TestAProbeThatEndsConnectionsIsPutAside(t *testing.T) {
 		}
 	})
 }
+
+func silentThenStrict(until time.Duration) func(time.Duration, Record) error {
+	return func(e time.Duration, r Record) error {
+		if e < until {
+			return ErrUnanswered
+		}
+		for _, a := range r.Values {
+			if a.Name == "poison" {
+				return &Refusal{Code: 7, Reason: "no"}
+			}
+		}
+		return nil
+	}
+}
+
+func asideNames(t *testing.T, r *rig) map[string]string {
+	q, err := r.store.Quarantined()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]string{}
+	for _, x := range q {
+		rec, err := ParseRecord(x.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range rec.Values {
+			names[v.Name] = x.Reason
+		}
+	}
+	return names
+}
+
+// TestDoubtOfTheLaneIsNoneOfWhatWentAhead: a platform that is silent for a
+// minute; then it refuses one attribute of a read-back that goes ahead. The other
+// one is good and must not be put aside without having been sent.
+func TestDoubtOfTheLaneIsNoneOfWhatWentAhead(t *testing.T) {
+	for _, at := range []time.Duration{55, 58, 59} {
+		t.Run("", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &platform{start: time.Now()}
+				p.refuse = silentThenStrict(time.Minute)
+				r := newRig(t, newBuffer(t), second(replay), answering{p})
+				defer r.close(t)
+				r.play(t, 10*time.Minute, func() {
+					r.storeFor("u", values("a=1"))
+					time.Sleep(at * time.Second)
+					r.readBack(&Device{User: "u"}, values("setpoint=20 poison=1"))
+				})
+				names := asideNames(t, r)
+				if reason, ok := names["setpoint"]; ok {
+					t.Errorf("a good value is in quarantine: %s", reason)
+				}
+			})
+		})
+	}
+}
+
+// TestDoubtOfTheReportIsNoneOfItsParts: the same of a record of the lane: the one
+// behind it comes after the third refusal.
+func TestDoubtOfTheReportIsNoneOfItsParts(t *testing.T) {
+	for at := 60500 * time.Millisecond; at < 68*time.Second; at += 500 * time.Millisecond {
+		t.Run("", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &platform{start: time.Now()}
+				p.refuse = silentThenStrict(time.Minute)
+				r := newRig(t, newBuffer(t), second(replay), answering{p})
+				defer r.close(t)
+				r.play(t, 10*time.Minute, func() {
+					r.storeFor("u", values("a=1 poison=1"))
+					time.Sleep(at)
+					r.storeFor("u", values("b=1"))
+				})
+				names := asideNames(t, r)
+				if reason, ok := names["a"]; ok {
+					t.Errorf("second report at %v: a good value is in quarantine: %s; %v", at, reason, p.got)
+				}
+			})
+		})
+	}
+}

@@ -49,6 +49,7 @@ func (l *lane) refuse(m message, reason string) {
 			return
 		}
 	}
+	l.doubt.unanswered = 0
 	if l.doubt.refused++; l.doubt.refused < refusals {
 		return
 	}
@@ -69,6 +70,7 @@ func (l *lane) refusePart(reason string) {
 
 // dissect takes a refused report apart; seq is its number in the lane, or 0.
 func (l *lane) dissect(seq uint64, r Record, reason string) {
+	l.doubt = doubt{} // about the whole
 	if l.dissection = newDissection(seq, r, reason); len(l.dissection.parts) == 0 {
 		l.settle()
 	}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"sluice/buffer"
@@ -119,7 +120,7 @@ func (l *lane) takeReports(ctx context.Context) []message {
 	case slot == 0:
 		return single(l.reports(l.bunch()))
 	}
-	return l.takeSlot(ctx, max(slot, 2*l.took)) // whatever it takes, a backlog ends
+	return l.takeSlot(ctx, l.atLeast(slot))
 }
 
 // bunch is how many records are handed over at once. Where each one waits for its
@@ -137,6 +138,15 @@ func (l *lane) mode() string {
 		return u.Mode(l.kind)
 	}
 	return ""
+}
+
+// atLeast makes a slot longer where messages take so long that a backlog would
+// never end: all of the last ones, since one that is late says nothing.
+func (l *lane) atLeast(slot time.Duration) time.Duration {
+	if took := slices.Min(l.took[:]); took > slot*5/8 {
+		return 2 * took
+	}
+	return slot
 }
 
 // takeSlot makes one message of the reports of a slot.

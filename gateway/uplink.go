@@ -28,17 +28,17 @@ type lane struct {
 	beat    Beat
 	stop    func() // ends run, once it has begun
 
-	first      parsed        // in the buffer
-	next       time.Time     // not before this
-	took       time.Duration // by the last message that was confirmed, from the wait for its slot on
-	alone      uint64        // up to this number records go out by themselves: something is wrong with one of them
-	again      *message      // goes out once more as it was
-	doubt      doubt         // about the first record
-	dissection *dissection   // of the first record, once it is refused for good
-	held       *held         // with backlog: latest
-	released   bool          // what was held is confirmed, and still in the buffer
-	forward    doubt         // about what goes ahead
-	mute       *Record       // went ahead and was never answered: the next message is its probe
+	first      parsed           // in the buffer
+	next       time.Time        // not before this
+	took       [4]time.Duration // by the last messages that were confirmed, from the wait for their slots on
+	alone      uint64           // up to this number records go out by themselves: something is wrong with one of them
+	again      *message         // goes out once more as it was
+	doubt      doubt            // about the first record
+	dissection *dissection      // of the first record, once it is refused for good
+	held       *held            // with backlog: latest
+	released   bool             // what was held is confirmed, and still in the buffer
+	forward    doubt            // about what goes ahead
+	mute       *Record          // went ahead and was never answered: the next message is its probe
 	drain      drain
 	lossy      bool      // reports were lost, and the points not renewed since
 	renewed    time.Time // the last time
@@ -122,7 +122,8 @@ func (l *lane) work(ctx context.Context, ends bool) {
 		}
 		begin := time.Now()
 		if t, err := l.bucket.take(ctx, r); err == nil && l.publish(ctx, t, l.take(ctx)) {
-			l.took = min(time.Since(begin), slowest)
+			copy(l.took[:], l.took[1:])
+			l.took[3] = min(time.Since(begin), slowest)
 		}
 	}
 }
@@ -148,8 +149,8 @@ func (l *lane) begin(ctx context.Context) {
 	if l.account.backlog == stream {
 		past := l.account.newLane(historyLane(l.user), ReportRecord, l)
 		past.loadHeld()
-		past.divertHeld(ctx)
 		l.divertHeld(ctx)
+		past.divertHeld(ctx) // which is older
 		l.divert(ctx)
 		return
 	}
